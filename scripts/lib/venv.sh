@@ -1,0 +1,49 @@
+# Sourced by the scripts: makes .venv in the clone, and puts in what is asked for.
+#
+#   prepare            the run-time requirements
+#   prepare test       and what the tests need
+#
+# Nothing is downloaded again while requirements.txt and setup.py are unchanged.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+python=$root/.venv/bin/python
+
+find_python() {
+    local candidate
+    for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    echo "tega needs Python 3.10 or later: sudo apt-get install python3 python3-venv" >&2
+    return 1
+}
+
+prepare() {
+    local extra=${1:-} mark
+    mark=$root/.venv/.prepared${extra:+-$extra}
+    if [ -f "$mark" ] && [ "$mark" -nt "$root/requirements.txt" ] \
+        && [ "$mark" -nt "$root/setup.py" ] && "$python" -c '' 2>/dev/null; then
+        return
+    fi
+    local base
+    base=$(find_python) || exit 1
+    if ! "$python" -c '' 2>/dev/null; then
+        echo "making $root/.venv with $("$base" --version)" >&2
+        if ! "$base" -m venv --clear "$root/.venv"; then
+            echo "a virtual environment cannot be made: sudo apt-get install python3-venv" >&2
+            exit 1
+        fi
+    fi
+    echo "installing requirements into .venv${extra:+ ($extra)}" >&2
+    local files=(-r "$root/requirements.txt")
+    [ -n "$extra" ] && files+=(-r "$root/requirements-$extra.txt")
+    if ! "$python" -m pip install --quiet --disable-pip-version-check "${files[@]}" >&2 \
+        || ! "$python" -m pip install --quiet --disable-pip-version-check --no-deps \
+            --editable "$root" >&2; then
+        echo "installing the requirements failed: see above; the network must reach PyPI" >&2
+        exit 1
+    fi
+    touch "$mark"
+}

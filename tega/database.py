@@ -1,0 +1,357 @@
+"""The database: requests in, commits out, in one order, each published once it is durable.
+
+There are two newest states. The **staged** one has every request that was accepted, and the next
+request is judged by it. The **published** one has what is on disk, and is all that readers see.
+`Database.flush` moves the second up to the first: it writes and syncs everything staged meanwhile
+as one batch. Whoever waits for a commit flushes, so commits that arrive together share one sync,
+and no thread stands between a lone writer and the disk.
+
+Every method may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import immutables
+
+from tega.errors import Closed, OutcomeUnknown, ReadOnly, TegaError, Unavailable
+from tega.log.base import Log, Progress, Settings
+from tega.log.file import timestamp
+from tega.log.record import Logged
+from tega.paths import Path
+from tega.store import commit as commits
+from tega.store.check import check
+from tega.store.commit import Commit, Operation, Request, Transaction
+from tega.store.history import Result, State
+from tega.store.node import Found, MaybeContent
+
+log = logging.getLogger(__name__)
+
+#: A snapshot in the background works so long, then rests as long, seconds.
+_STINT = 0.002
+
+
+def new_life() -> str:
+    """An identity for a database's life."""
+    return uuid.uuid4().hex[:16]
+
+
+class Pending:
+    """A request on its way: accepted or refused, but what was decided is not durable yet.
+
+    :ivar settled: whether the outcome may be told
+    """
+
+    __slots__ = ("_error", "_result", "commit", "settled")
+
+    def __init__(
+        self, result: Result | None, error: TegaError | None, commit: Commit | None = None
+    ) -> None:
+        self._result = result
+        self._error = error
+        self.commit = commit
+        self.settled = False
+
+    def fail(self, error: TegaError) -> None:
+        """Settle with another outcome than the one that was judged."""
+        self._error = error
+        self.settled = True
+
+    def result(self) -> Result:
+        """What the client is told.
+
+        :raises TegaError: where the request was refused, or the disk failed
+        """
+        assert self.settled, "nobody may learn this before it is durable"
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+
+class Database:
+    """A set of versioned trees over a commit log.
+
+    :param commit_log: where commits are kept; opened here
+    :param tega_id: the identity of this server or process
+    :param maxlen: old versions that stay readable, for each root
+    :param max_depth: most keys in a path, and deepest nesting
+    :param clock: gives the time of a commit, ISO 8601 in UTC
+    :param progress: called while the log is read
+    :raises LogError: where the log cannot be opened or does not check
+    """
+
+    def __init__(
+        self,
+        commit_log: Log,
+        tega_id: str,
+        maxlen: int = 10,
+        max_depth: int = 64,
+        clock: Callable[[], str] = timestamp,
+        progress: Progress | None = None,
+    ) -> None:
+        self.tega_id = tega_id
+        self.maxlen = maxlen
+        self.max_depth = max_depth
+        self._clock = clock
+        self._log = commit_log
+        self._staged = self._published = commit_log.recover(Settings(maxlen, max_depth), progress)
+        self._batch: list[Pending] = []
+        self._refusal: Unavailable | None = None
+        # Order of locks: snapshot, flush, stage.
+        self._stage_lock = threading.Lock()
+        self._flush_lock = threading.Lock()
+        self._snapshot_lock = threading.Lock()
+        self._snapshot_thread: threading.Thread | None = None
+        self._closing = False
+
+    # -- reading ------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """All that is durable: an immutable value, to be held as long as one likes."""
+        return self._published
+
+    @property
+    def refusal(self) -> Unavailable | None:
+        """Why no commit is taken; None while they are."""
+        return self._refusal
+
+    @property
+    def quick(self) -> bool:
+        """Whether an event loop may wait for a flush: syncs have lately been fast."""
+        return self._log.quick
+
+    def find(self, path: Path, version: int | None = None) -> Found:
+        """What stands at `path`.
+
+        :param version: of the root; None for the newest, negative to count back
+        :raises NotFound: where nothing does, or that version is not there
+        """
+        return self._published.find(path, version)
+
+    def candidate(self, operations: Iterable[Operation]) -> list[tuple[str, int, MaybeContent]]:
+        """The roots that these operations touch, as they would be: name, version, content.
+
+        :raises TegaError: where an operation could not be applied
+        """
+        return commits.candidate(self._published, operations)
+
+    def commits_after(self, root: str, version: int) -> Iterator[Logged]:
+        """The commits that made later versions of a root, oldest first, as far as they are kept."""
+        newest = self._published.seq
+        for logged in self._log.commits_after(root, version):
+            if logged.seq > newest:
+                return
+            yield logged
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> Pending:
+        """Judge a request. `flush` makes the outcome durable and settles it.
+
+        A refusal too is settled only when the state that it was judged by is durable.
+        """
+        with self._stage_lock:
+            pending = self._judge(request)
+            if pending.commit is None and self._staged is self._published:
+                pending.settled = True
+            else:
+                self._batch.append(pending)
+            return pending
+
+    def _judge(self, request: Request) -> Pending:
+        if self._refusal is not None:
+            return Pending(None, self._refusal)
+        staged = self._staged
+        if request.txid is not None:
+            known = staged.ids.results.get(request.txid)
+            if known is not None:
+                return Pending(known, None)
+        if isinstance(request, Transaction) and not request.operations:
+            return Pending(Result(staged.seq, immutables.Map()), None)
+        try:
+            self._staged, commit = commits.stage(staged, request, self._clock(), self.maxlen)
+        except TegaError as error:
+            return Pending(None, error)
+        return Pending(commit.result(), None, commit)
+
+    def flush(self) -> None:
+        """Write, sync and publish all that was submitted, and settle it."""
+        with self._flush_lock:
+            self._flush()
+        if self._log.wants_snapshot:
+            self._snapshot_soon()
+
+    def _flush(self) -> None:
+        with self._stage_lock:
+            batch, self._batch = self._batch, []
+            state = self._staged
+        if not batch:
+            return
+        made = [pending.commit for pending in batch if pending.commit is not None]
+        try:
+            if made:
+                self._log.append(made)
+        except Exception as error:
+            # A bug too must not leave anybody waiting, nor what is staged above what is on disk.
+            if not isinstance(error, OSError):
+                log.exception("a bug in writing the commit log")
+            self._give_up(error, batch)
+            return
+        # Only the attribute moves; whoever holds the state before keeps a whole one.
+        self._published = state
+        for pending in batch:
+            pending.settled = True
+
+    def _give_up(self, error: Exception, batch: list[Pending]) -> None:
+        """Turn read-only: drop what was staged, and tell everybody who waits."""
+        log.error("the commit log cannot be written: %s. The database is read-only now", error)
+        with self._stage_lock:
+            self._refusal = ReadOnly(
+                f"read-only: the commit log cannot be written ({error}). Mend the disk and start "
+                "again"
+            )
+            self._staged = self._published
+            unwritten, self._batch = self._batch, []
+        for pending in batch:
+            if pending.commit is not None:
+                pending.fail(
+                    OutcomeUnknown(
+                        f"writing the commit log failed ({error}): the change may be there after a "
+                        "restart; send it again then, with the same transaction id"
+                    )
+                )
+            else:
+                pending.fail(self._refusal)
+        for pending in unwritten:
+            pending.fail(self._refusal)
+
+    def commit(self, request: Request) -> Result:
+        """Submit a request and wait until its outcome is durable.
+
+        :returns: sequence number, and the version made of each root touched
+        :raises TegaError: where it was refused, or the disk failed
+        """
+        pending = self.submit(request)
+        if not pending.settled:
+            self.flush()
+        return pending.result()
+
+    # -- keeping ------------------------------------------------------------------------------
+
+    def snapshot(self, gently: bool = False) -> None:
+        """Write a snapshot; commits go on meanwhile.
+
+        :param gently: rest as long as it works, in short turns, so that an event loop in the same
+            process goes on
+        :raises Unavailable: where that failed; what was committed is as safe as before
+        """
+        with self._snapshot_lock:
+            with self._flush_lock:
+                self._flush()
+                self._raise_if_closed()
+                snapshot = self._log.snapshot(self._published)
+            try:
+                started = time.monotonic()
+                for _ in snapshot.steps():
+                    if gently and time.monotonic() - started > _STINT:
+                        if self._closing:
+                            snapshot.discard()
+                            return
+                        time.sleep(_STINT)
+                        started = time.monotonic()
+                with self._flush_lock:
+                    self._flush()
+                    snapshot.install()
+            except OSError as error:
+                snapshot.discard()
+                if self._log.failure is not None:
+                    with self._flush_lock:
+                        self._give_up(self._log.failure, [])
+                raise Unavailable(f"the snapshot failed: {error}") from error
+
+    def _snapshot_soon(self) -> None:
+        """Start a snapshot in the background, unless one is under way."""
+        with self._stage_lock:
+            if self._snapshot_thread is not None or self._closing or self._refusal is not None:
+                return
+            self._snapshot_thread = threading.Thread(
+                target=self._snapshot_in_background, name="tega-snapshot", daemon=True
+            )
+            self._snapshot_thread.start()
+
+    def _snapshot_in_background(self) -> None:
+        try:
+            self.snapshot(gently=True)
+        except Unavailable:
+            log.exception("the log has grown past its size, but cannot be snapshot")
+        with self._stage_lock:
+            self._snapshot_thread = None
+
+    def clear(self) -> None:
+        """Forget everything, and begin a new life.
+
+        :raises Unavailable: where the disk failed
+        """
+        with self._snapshot_lock, self._flush_lock:
+            self._flush()
+            with self._stage_lock:
+                self._raise_if_closed()
+                if self._refusal is not None:
+                    raise self._refusal
+                # What was submitted since the flush is judged by a state that goes now.
+                overtaken, self._batch = self._batch, []
+                state = State(new_life())
+                failure: OSError | None = None
+                try:
+                    self._log.clear(state)
+                except OSError as error:
+                    failure = error
+                else:
+                    self._staged = self._published = state
+            gone = Unavailable("the database was cleared meanwhile: send it again")
+            for pending in overtaken:
+                pending.fail(gone)
+            if failure is not None:
+                self._give_up(failure, [])
+                raise Unavailable(f"clearing failed: {failure}") from failure
+
+    def check(self) -> None:
+        """Walk everything and compare it with what must hold.
+
+        :raises AssertionError: naming what does not
+        """
+        check(self._published)
+
+    def _raise_if_closed(self) -> None:
+        if self._closing:
+            raise Closed("the database is closed")
+
+    def close(self) -> None:
+        """Make durable what was submitted, and let go of the log. Reads go on."""
+        with self._stage_lock:
+            if self._closing:
+                return
+            self._closing = True
+            thread = self._snapshot_thread
+        if thread is not None:
+            thread.join()
+        with self._flush_lock:
+            self._flush()
+            with self._stage_lock:
+                if self._refusal is None:
+                    self._refusal = Closed("the database is closed")
+            self._log.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""Where commits are kept: the contract, and the logs that fulfil it."""

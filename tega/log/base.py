@@ -1,0 +1,110 @@
+"""The contract between a database and its commit log.
+
+A log is opened once, gives the state that its commits add up to, and from then on takes batches.
+
+- `recover` is called first, and once. It gives the last state that the log holds.
+- `append` is called with the commits of a batch, in order of sequence number and without a gap.
+  When it returns, they are as lasting as the log's policy says; a commit is acknowledged only then.
+  When it raises `OSError`, none of the batch may be acknowledged, and some of it may be there after
+  a restart; the log takes nothing more, and `failure` says why.
+- `snapshot` is called with the state that the log holds at that moment. The snapshot is written
+  while batches go on coming, by iterating over its steps; `install` makes it count.
+- `clear` makes the given empty state all that the log holds. A crash in the middle is before or
+  after.
+- `commits_after` reads back what was appended, as far as it is still kept.
+- `close` gives everything free. Calling it again does nothing.
+
+Calls are not concurrent, but for the steps of a snapshot and for `commits_after`, which may run
+beside `append`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from tega.log.record import Logged
+from tega.store.commit import Commit
+from tega.store.history import State
+
+#: Called while a log is read: commits so far, bytes so far, bytes in all.
+Progress: TypeAlias = Callable[[int, int, int], None]
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What a log needs to know of its database.
+
+    :ivar maxlen: old versions kept of each root
+    :ivar max_depth: most keys in a path
+    """
+
+    maxlen: int = 10
+    max_depth: int = 64
+
+
+class Snapshot(ABC):
+    """A snapshot in the making."""
+
+    @abstractmethod
+    def steps(self) -> Iterator[None]:
+        """Write it; every step is a bounded piece of work."""
+
+    @abstractmethod
+    def install(self) -> None:
+        """Make it what the next start reads, with what was appended meanwhile after it."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Give it up; the log is as it was."""
+
+
+class Log(ABC):
+    """A place where commits are kept."""
+
+    @abstractmethod
+    def recover(self, settings: Settings, progress: Progress | None = None) -> State:
+        """Open the log and read it.
+
+        :raises LogError: where it cannot be opened, or does not check
+        """
+
+    @abstractmethod
+    def append(self, commits: Sequence[Commit]) -> None:
+        """Keep a batch.
+
+        :raises OSError: where that failed
+        """
+
+    @abstractmethod
+    def snapshot(self, state: State) -> Snapshot:
+        """Begin a snapshot of `state`, which holds all that was appended so far."""
+
+    @abstractmethod
+    def clear(self, state: State) -> None:
+        """Let `state`, an empty one of a new life, be all that is held."""
+
+    @abstractmethod
+    def commits_after(self, root: str, version: int) -> Iterator[Logged]:
+        """The commits that made later versions of a root, oldest first, as far as kept."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of everything."""
+
+    @property
+    @abstractmethod
+    def failure(self) -> OSError | None:
+        """Why the log takes nothing more; None while it does."""
+
+    @property
+    @abstractmethod
+    def quick(self) -> bool:
+        """Whether appending has lately taken so little time that an event loop may wait for it."""
+
+    @property
+    @abstractmethod
+    def wants_snapshot(self) -> bool:
+        """Whether so much was appended since the last snapshot that the next one is due."""

@@ -1,0 +1,438 @@
+"""The log in files: one directory, one writer, append only.
+
+The directory holds segments ``log.TEGA_ID.N``. Each starts with a snapshot, the first one with
+that of an empty database, so that the newest segment alone tells the whole state; older ones are
+history. A segment comes into being under another name, is synced, and is then renamed: it is whole
+or not there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from tega.errors import Corrupt, Locked, LogError
+from tega.log import legacy, record, segments, snapshot
+from tega.log.base import Log, Progress, Settings, Snapshot
+from tega.log.disk import Disk
+from tega.log.record import BadRecord, Logged
+from tega.store.commit import Commit
+from tega.store.history import State
+
+log = logging.getLogger(__name__)
+
+SyncPolicy: TypeAlias = Literal["always", "interval", "never"]
+
+#: An event loop may wait this long for a sync, seconds.
+_QUICK: Final = 0.000_8
+
+#: A line about progress every so many commits.
+_PROGRESS: Final = 1_000
+
+
+def timestamp() -> str:
+    """Now, UTC, as commits carry it."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class FileLog(Log):
+    """Commits in the segments of one tega id in one directory.
+
+    :param directory: made if missing
+    :param tega_id: names the segments
+    :param new_life: gives the identity of a database that begins here
+    :param sync: when commits are synced: ``always`` before they are acknowledged, each `interval`
+        seconds, or ``never`` by itself
+    :param snapshot_size: bytes after which a snapshot is due; 0 for never
+    :param keep: how many older segments stay beside the newest
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        tega_id: str,
+        new_life: Callable[[], str],
+        sync: SyncPolicy = "always",
+        interval: float = 1.0,
+        snapshot_size: int = 64 << 20,
+        keep: int = 2,
+        disk: Disk | None = None,
+    ) -> None:
+        self.directory = directory
+        self.tega_id = tega_id
+        self._new_life = new_life
+        self._policy = sync
+        self._snapshot_size = snapshot_size
+        self._keep = keep
+        self._disk = disk or Disk()
+        self._lock_fd = -1
+        self._fd = -1
+        self._number = 0
+        self._size = 0
+        self._due_at = 0
+        self._life = ""
+        self._appended = 0
+        self._synced = 0
+        self._cost = 1.0
+        self._failure: OSError | None = None
+        # Held while the file is synced or exchanged for the next one.
+        self._fd_lock = threading.Lock()
+        self._syncer = _Syncer(self._sync, interval) if sync == "interval" else None
+
+    # -- opening ------------------------------------------------------------------------------
+
+    def recover(self, settings: Settings, progress: Progress | None = None) -> State:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._lock()
+        try:
+            return self._recover(settings, progress)
+        except BaseException:
+            self.close()
+            raise
+
+    def _lock(self) -> None:
+        path = self.directory / f"lock.{self.tega_id}"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise Locked(
+                f"{self.directory} is in use for tega id {self.tega_id} by process {owner}: stop "
+                "that one, or choose another directory or tega id"
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        self._lock_fd = fd
+
+    def _recover(self, settings: Settings, progress: Progress | None) -> State:
+        for unfinished in self.directory.glob(f"log.{self.tega_id}.*.new"):
+            # Never renamed, so never relied on; what it would have held is in the segment before.
+            log.info("removing the unfinished snapshot %s", unfinished)
+            self._disk.unlink(unfinished)
+        numbers = segments.numbers(self.directory, self.tega_id)
+        if not numbers:
+            others = segments.other_ids(self.directory, self.tega_id)
+            if others:
+                log.warning(
+                    "%s has no log of tega id %s, but of %s: this starts an empty database",
+                    self.directory, self.tega_id, ", ".join(others),
+                )
+            return self._begin(0, State(self._new_life()))
+        newest = segments.path_of(self.directory, self.tega_id, numbers[-1])
+        data = segments.data_of(newest)
+        if segments.is_legacy(data):
+            paths = [segments.path_of(self.directory, self.tega_id, n) for n in numbers]
+            log.info("reading the 2017 format: %s", ", ".join(path.name for path in paths))
+            state = legacy.load(paths, self._new_life(), settings)
+            return self._begin(numbers[-1] + 1, state)
+        missing = segments.successor(data)
+        if missing is not None:
+            raise Corrupt(
+                f"{self.directory / missing} is missing: {newest.name} says that it goes on there. "
+                "Put it back",
+                file=str(self.directory / missing),
+            )
+        state, start, end = self._replay(newest, data, settings, progress)
+        self._open(numbers[-1], start)
+        if end < len(data):
+            self._set_aside(newest, data, end)
+        self._life, self._appended, self._synced = state.life, state.seq, state.seq
+        self._retire_cleared(numbers[:-1], state.life)
+        return state
+
+    def _begin(self, number: int, state: State) -> State:
+        """Start a segment with a state, and append to it from now on."""
+        self._number = number - 1
+        self._life, self._appended, self._synced = state.life, state.seq, state.seq
+        fresh = _FileSnapshot(self, state)
+        for _ in fresh.steps():
+            pass
+        fresh.install()
+        return state
+
+    def _replay(
+        self, path: Path, data: record.Data, settings: Settings, progress: Progress | None
+    ) -> tuple[State, int, int]:
+        """A segment's state, where its first commit starts, and where its last good one ends."""
+        start = end = 0
+        state: State | None = None
+        try:
+            for count, logged in enumerate(segments.commits(data)):
+                try:
+                    if state is None:
+                        state = snapshot.read(logged, settings.maxlen)
+                        start = logged.end
+                    else:
+                        state = record.apply(state, logged, settings.maxlen)
+                except BadRecord as bad:
+                    raise segments.corrupt(path, data, bad) from None
+                end = logged.end
+                if progress is not None and count % _PROGRESS == 0:
+                    progress(count, end, len(data))
+        except BadRecord as bad:
+            # The snapshot was synced before its segment had its name: it cannot be torn.
+            if state is None or not record.is_torn(data, bad, state.seq + 1):
+                raise segments.corrupt(path, data, bad) from None
+        if state is None:
+            raise segments.corrupt(path, data, BadRecord(0, 0, "an empty segment"))
+        return state, start, end
+
+    def _set_aside(self, path: Path, data: record.Data, end: int) -> None:
+        """Move the torn tail of a segment to a file of its own."""
+        aside = path.with_name(f"{path.name}.{end}.torn")
+        log.warning(
+            "%s: the last %d bytes, from byte offset %d, are a commit cut short by a crash; it was "
+            "never acknowledged. Setting it aside as %s",
+            path, len(data) - end, end, aside.name,
+        )
+        fd = self._disk.open(aside, create=True)
+        try:
+            self._disk.write(fd, data[end:])
+            self._disk.sync(fd)
+        finally:
+            self._disk.close(fd)
+        self._disk.sync_directory(self.directory)
+        self._disk.truncate(self._fd, end)
+        self._size = end
+
+    def _retire_cleared(self, older: list[int], life: str) -> None:
+        """Finish a clear that a crash cut short: segments of an earlier life get out of the way."""
+        for number in reversed(older):
+            path = segments.path_of(self.directory, self.tega_id, number)
+            first = next(record.read(segments.data_of(path)), None) if not _legacy(path) else None
+            if first is not None and first.extras.life != life:
+                self._rename_cleared([n for n in older if n <= number])
+                return
+
+    # -- appending ----------------------------------------------------------------------------
+
+    def append(self, commits: Sequence[Commit]) -> None:
+        if self._failure is not None:
+            raise self._failure
+        text = record.texts(commits, self._synced, self._life)
+        started = time.monotonic()
+        try:
+            self._disk.write(self._fd, text)
+            self._size += len(text)
+            self._appended = commits[-1].seq
+            if self._policy == "always":
+                self._sync()
+        except OSError as error:
+            # After a failed sync the kernel may have dropped the pages: nothing here is sure now.
+            self._failure = error
+            raise
+        # A mean that forgets: one slow sync hands the next dozen to a thread.
+        self._cost += (time.monotonic() - started - self._cost) / 4
+        if self._syncer is not None:
+            self._syncer.wake()
+
+    def _sync(self) -> None:
+        with self._fd_lock:
+            appended = self._appended
+            try:
+                self._disk.sync(self._fd)
+            except OSError as error:
+                self._failure = error
+                raise
+            self._synced = appended
+
+    @property
+    def failure(self) -> OSError | None:
+        return self._failure
+
+    @property
+    def quick(self) -> bool:
+        return self._cost < _QUICK
+
+    # -- snapshots ----------------------------------------------------------------------------
+
+    @property
+    def wants_snapshot(self) -> bool:
+        return self._snapshot_size > 0 and self._due_at < self._size
+
+    def snapshot(self, state: State) -> Snapshot:
+        return _FileSnapshot(self, state)
+
+    def clear(self, state: State) -> None:
+        older = [n for n in segments.numbers(self.directory, self.tega_id) if n <= self._number]
+        fresh = _FileSnapshot(self, state)
+        for _ in fresh.steps():
+            pass
+        # From the rename in here on the new life counts. Should a crash come before the renames
+        # after it, the next start sees segments of another life and goes on with them.
+        fresh.install(continued=False)
+        self._life, self._appended, self._synced = state.life, state.seq, state.seq
+        self._rename_cleared(older)
+
+    def _rename_cleared(self, older: list[int]) -> None:
+        suffix = f".cleared-{timestamp()}"
+        for number in older:
+            path = segments.path_of(self.directory, self.tega_id, number)
+            self._disk.rename(path, path.with_name(path.name + suffix))
+
+    def _switch(self, number: int, snapshot_size: int) -> None:
+        """Append to another segment from now on."""
+        with self._fd_lock:
+            previous = self._fd
+            self._open(number, snapshot_size)
+            self._synced = self._appended
+            if previous >= 0:
+                self._disk.close(previous)
+
+    def _open(self, number: int, snapshot_size: int) -> None:
+        self._fd = self._disk.open(segments.path_of(self.directory, self.tega_id, number))
+        self._number = number
+        self._size = os.fstat(self._fd).st_size
+        # After a snapshot larger than the limit the next one is not due at once.
+        self._due_at = snapshot_size + max(self._snapshot_size, snapshot_size)
+
+    def _drop_old(self) -> None:
+        for number in segments.numbers(self.directory, self.tega_id):
+            if number < self._number - self._keep:
+                path = segments.path_of(self.directory, self.tega_id, number)
+                log.info("dropping %s: older than the %d segments to keep", path, self._keep)
+                self._disk.unlink(path)
+
+    # -- reading back -------------------------------------------------------------------------
+
+    def commits_after(self, root: str, version: int) -> Iterator[Logged]:
+        seen = 0
+        for number in segments.numbers(self.directory, self.tega_id):
+            path = segments.path_of(self.directory, self.tega_id, number)
+            data = segments.data_of(path)
+            if segments.is_legacy(data):
+                continue
+            try:
+                for logged in segments.commits(data):
+                    # A segment repeats what was committed while its snapshot was written.
+                    if logged.extras.snapshot or logged.seq <= seen:
+                        continue
+                    seen = logged.seq
+                    if logged.extras.versions.get(root, -1) > version:
+                        yield logged
+            except BadRecord as bad:
+                # The newest segment may be growing: what is not whole yet is not published yet.
+                if number != self._number:
+                    raise segments.corrupt(path, data, bad) from None
+
+    def close(self) -> None:
+        if self._syncer is not None:
+            self._syncer.stop()
+            self._syncer = None
+        fd, self._fd = self._fd, -1
+        try:
+            if fd >= 0 and self._failure is None and self._synced < self._appended:
+                self._disk.sync(fd)
+        finally:
+            if fd >= 0:
+                self._disk.close(fd)
+            if self._lock_fd >= 0:
+                os.close(self._lock_fd)
+                self._lock_fd = -1
+
+
+def _legacy(path: Path) -> bool:
+    return segments.is_legacy(segments.data_of(path))
+
+
+class _FileSnapshot(Snapshot):
+    """The next segment, on its way."""
+
+    def __init__(self, owner: FileLog, state: State) -> None:
+        self._log = owner
+        self._state = state
+        self._disk = owner._disk
+        self._number = owner._number + 1
+        self._path = segments.path_of(owner.directory, owner.tega_id, self._number)
+        self._draft = self._path.with_name(self._path.name + ".new")
+        self._from = owner._size
+        self._size = 0
+        self._fd = -1
+
+    def steps(self) -> Iterator[None]:
+        self._fd = self._disk.open(self._draft, create=True)
+        yield from snapshot.write(self._state, self._log.tega_id, timestamp(), self._write)
+        self._disk.sync(self._fd)
+
+    def _write(self, text: bytes) -> None:
+        self._disk.write(self._fd, text)
+        self._size += len(text)
+
+    def install(self, continued: bool = True) -> None:
+        owner = self._log
+        if owner._number != self._number - 1:
+            self.discard()
+            raise LogError("the log was cleared while this snapshot was written")
+        try:
+            if continued and owner._fd >= 0:
+                self._copy_tail(owner._fd)
+            self._disk.sync(self._fd)
+        except OSError:
+            self.discard()
+            raise
+        try:
+            self._disk.close(self._fd)
+            self._fd = -1
+            self._disk.rename(self._draft, self._path)
+            if continued and owner._fd >= 0:
+                self._disk.write(owner._fd, segments.CONTINUED + self._path.name.encode() + b"\n")
+            owner._switch(self._number, self._size)
+        except OSError as error:
+            # The next start may read either segment: nothing may be added to one of them.
+            owner._failure = error
+            raise
+        owner._drop_old()
+
+    def _copy_tail(self, source: int) -> None:
+        """Repeat what was appended since the snapshot's state."""
+        offset = self._from
+        while chunk := os.pread(source, 1 << 20, offset):
+            self._write(chunk)
+            offset += len(chunk)
+
+    def discard(self) -> None:
+        if self._fd >= 0:
+            self._disk.close(self._fd)
+            self._fd = -1
+        if self._draft.exists():
+            self._disk.unlink(self._draft)
+
+
+class _Syncer:
+    """A thread that syncs at most once in an interval, while there is something to sync."""
+
+    def __init__(self, sync: Callable[[], None], interval: float) -> None:
+        self._sync = sync
+        self._interval = interval
+        self._work = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tega-sync", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Something was appended."""
+        self._work.set()
+
+    def _run(self) -> None:
+        while self._work.wait() and not self._stopped.wait(self._interval):
+            self._work.clear()
+            try:
+                self._sync()
+            except OSError:
+                log.exception("syncing the commit log failed: no further commit is taken")
+                return
+
+    def stop(self) -> None:
+        """End the thread; what is left to sync is for the caller."""
+        self._stopped.set()
+        self._work.set()
+        self._thread.join()

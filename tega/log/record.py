@@ -1,0 +1,288 @@
+"""The text of the commit log: commits to bytes, and back with every check.
+
+A commit::
+
+    ? 1417
+    {"ope":"PUT","path":"inventory.ne1.name","tega_id":"cli-1","instance":"ooo","version":3}
+    @2026-11-21T01:34:05.123456Z 1 {"synced":1416,"life":...} 5f3a9c01
+
+Its first line has the sequence number. A record a change follows; a rollback says so in a line of
+its own before them: ``-1 cli-1 inventory``. The last line has the time, the number of records, the
+extras, and the CRC-32 of every byte from the ``?`` to the space before the CRC, that space
+included.
+
+A snapshot is framed in the same way, its records having the ``ope`` SS; see
+doc/tega-db-format.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from mmap import mmap
+from typing import Any, TypeAlias
+from zlib import crc32
+
+import msgspec
+
+from tega.errors import Malformed, TegaError
+from tega.paths import parse, wire
+from tega.store import node
+from tega.store.commit import Commit, replay
+from tega.store.history import State
+
+Data: TypeAlias = bytes | mmap
+
+_HEAD = re.compile(rb"\? (\d{1,19})")
+_ROLLBACK = re.compile(rb"-(\d{1,19}) ([A-Za-z0-9._-]+) (\S+)")
+_TRAILER = re.compile(
+    rb"@(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z) (\d{1,19}) (\{.*\}) ([0-9a-f]{8})"
+)
+
+
+class Extras(msgspec.Struct, omit_defaults=True):
+    """What the last line of a commit carries beside time and count.
+
+    :ivar synced: the newest sequence number known to be on disk when this was written
+    :ivar life: the life of the database
+    :ivar tega_id: who made the commit
+    :ivar versions: the version made of each root touched
+    :ivar chain: the hash of each root touched
+    :ivar txid: the client's transaction id
+    :ivar ids: in a snapshot, the remembered transaction ids with sequence number and versions
+    """
+
+    synced: int
+    life: str
+    tega_id: str = ""
+    versions: dict[str, int] = {}
+    chain: dict[str, str] = {}
+    txid: str | None = None
+    snapshot: bool = False
+    ids: list[tuple[str, int, dict[str, int]]] = []
+
+
+class Record(msgspec.Struct):
+    """One record as it stands in a line."""
+
+    ope: str
+    path: str
+    tega_id: str
+    version: int
+    instance: Any = None
+    chain: str = ""
+    deleted: bool = False
+
+
+class Logged(msgspec.Struct):
+    """One commit as read back; `start` and `end` are byte offsets."""
+
+    seq: int
+    time: str
+    records: list[Record]
+    extras: Extras
+    rolled_back: tuple[str, int] | None
+    start: int
+    end: int
+
+
+class BadRecord(Exception):
+    """What stands at an offset is not a whole commit.
+
+    :ivar start: where the commit begins, or should
+    :ivar offset: where reading it failed
+    """
+
+    def __init__(self, start: int, offset: int, reason: str) -> None:
+        super().__init__(reason)
+        self.start = start
+        self.offset = offset
+        self.reason = reason
+
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_extras = msgspec.json.Decoder(Extras).decode
+_record = msgspec.json.Decoder(Record).decode
+
+
+def encode(commit: Commit, synced: int, life: str) -> bytes:
+    """The text of a commit."""
+    lines = [b"? %d" % commit.seq]
+    if commit.rolled_back is not None:
+        root, back = commit.rolled_back
+        lines.append(f"-{back} {commit.tega_id} {wire((root,))}".encode())
+    lines += [change.record for change in commit.changes]
+    extras = Extras(
+        synced, life, commit.tega_id, dict(commit.versions), dict(commit.chains), commit.txid
+    )
+    lines.append(trailer(commit.time, len(commit.changes), extras))
+    text = b"\n".join(lines)
+    return b"%b%08x\n" % (text, crc32(text))
+
+
+def trailer(time: str, count: int, extras: Extras) -> bytes:
+    """The last line of a commit, up to the CRC."""
+    return b"@%b %d %b " % (time.encode(), count, _encode(extras))
+
+
+def read(data: Data, start: int = 0) -> Iterator[Logged]:
+    """The commits from an offset on.
+
+    :raises BadRecord: at the first place that does not check
+    """
+    size = len(data)
+    while start < size:
+        logged = read_one(data, start)
+        yield logged
+        start = logged.end
+
+
+def read_one(data: Data, start: int) -> Logged:
+    """The commit that begins at `start`.
+
+    :raises BadRecord: where there is none, or it does not check
+    """
+    head = data.find(b"\n", start)
+    last = data.find(b"\n@", start)
+    end = data.find(b"\n", last + 1) if last >= 0 else -1
+    if end < 0:
+        raise BadRecord(start, start, "a commit without an end")
+    text = data[start:end]
+    if text[:2] != b"? ":
+        raise BadRecord(start, start, "a commit starts with '? ' and its sequence number")
+    at = last - start + 1
+    found = _TRAILER.fullmatch(text, at)
+    if found is None:
+        raise BadRecord(start, last + 1, "malformed last line of a commit")
+    if crc32(text[:-8]) != int(found[4], 16):
+        raise BadRecord(start, start, "the checksum differs")
+    first = _HEAD.fullmatch(text, 0, head - start)
+    if first is None:
+        raise BadRecord(start, start, "malformed sequence number")
+    try:
+        extras = _extras(found[3])
+        rolled_back = None
+        lines = text[head - start + 1 : at - 1].split(b"\n") if at > head - start + 1 else []
+        if lines and lines[0][:1] == b"-":
+            rolled_back = _rolled_back(lines.pop(0))
+        records = [_record(line) for line in lines]
+        if len(records) != int(found[2]):
+            raise Malformed(f"{len(records)} records, the last line says {int(found[2])}")
+    except (msgspec.DecodeError, UnicodeDecodeError, TegaError) as error:
+        raise BadRecord(start, start, str(error)) from None
+    return Logged(int(first[1]), found[1].decode(), records, extras, rolled_back, start, end + 1)
+
+
+def _rolled_back(line: bytes) -> tuple[str, int]:
+    found = _ROLLBACK.fullmatch(line)
+    if found is None:
+        raise Malformed("malformed rollback line")
+    return parse(found[3].decode())[0], int(found[1])
+
+
+def apply(state: State, logged: Logged, maxlen: int) -> State:
+    """The state after a commit that was read back.
+
+    :raises BadRecord: where the commit does not follow the state
+    """
+    start = logged.start
+    if logged.seq != state.seq + 1:
+        raise BadRecord(start, start, f"sequence number {logged.seq} after {state.seq}")
+    extras = logged.extras
+    if extras.life != state.life:
+        raise BadRecord(start, start, f"life {extras.life} in a log of life {state.life}")
+    try:
+        changes = [
+            (r.ope, parse(r.path), node.freeze(r.instance) if r.ope == "PUT" else None)
+            for r in logged.records
+        ]
+        return replay(
+            state, logged.seq, changes, extras.versions, extras.chain, extras.txid, maxlen
+        )
+    except (TegaError, KeyError) as error:
+        raise BadRecord(start, start, str(error)) from None
+
+
+def is_torn(data: Data, bad: BadRecord, expected: int) -> bool:
+    """Whether what begins at a bad place is the torn tail of a crash, and not corruption.
+
+    Nothing from there on was acknowledged if no commit after it says that it was synced, and what
+    does not check is a commit cut short at the end of the file, or holds runs of NUL bytes as file
+    systems show blocks that never reached the disk.
+
+    :param expected: the sequence number that the bad commit should have
+    """
+    start = bad.start
+    while True:
+        following = _next_valid(data, start + 1)
+        region = data[start : following.start if following is not None else len(data)]
+        if following is None:
+            return _has_lost_blocks(region, start) or _is_cut_short(region)
+        if following.extras.synced >= expected or not _has_lost_blocks(region, start):
+            return False
+        try:
+            return all(
+                logged.extras.synced < expected for logged in read(data, following.start)
+            )
+        except BadRecord as next_bad:
+            start = next_bad.start
+
+
+def _next_valid(data: Data, start: int) -> Logged | None:
+    while (found := data.find(b"\n? ", start)) >= 0:
+        try:
+            return read_one(data, found + 1)
+        except BadRecord:
+            start = found + 1
+    return None
+
+
+def _has_lost_blocks(region: bytes, start: int) -> bool:
+    """Whether there are NUL bytes, and only as lost blocks.
+
+    Those go from the start of a block, or of the region, to the end of a block or of the region. A
+    single NUL is a damaged byte.
+    """
+    runs = list(re.finditer(rb"\0+", region))
+    return bool(runs) and all(
+        run.end() - run.start() > 1
+        and (run.start() == 0 or (start + run.start()) % 512 == 0)
+        and (run.end() == len(region) or (start + run.end()) % 512 == 0)
+        for run in runs
+    )
+
+
+def _is_cut_short(region: bytes) -> bool:
+    """Whether a region is the beginning of a commit, its end missing."""
+    *whole, cut = region.split(b"\n")
+    for number, line in enumerate(whole):
+        if not _is_line(line, number):
+            return False
+    return _is_beginning(cut, len(whole))
+
+
+def _is_line(line: bytes, number: int) -> bool:
+    if number == 0:
+        return _HEAD.fullmatch(line) is not None
+    if number == 1 and _ROLLBACK.fullmatch(line):
+        return True
+    try:
+        _record(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _is_beginning(cut: bytes, number: int) -> bool:
+    if number == 0:
+        return b"? ".startswith(cut) or _HEAD.fullmatch(cut) is not None
+    if cut[:1] == b"@":
+        # The whole last line without its newline is still cut short; with another byte in place of
+        # the newline it is damaged.
+        return not re.search(rb"\} [0-9a-f]{8}.", cut, re.DOTALL)
+    return cut[:1] in b"{-"
+
+
+def texts(commits: Sequence[Commit], synced: int, life: str) -> bytes:
+    """The text of a batch."""
+    return b"".join([encode(commit, synced, life) for commit in commits])

@@ -1,0 +1,102 @@
+"""The files of a log directory: their names, their order, and reading one."""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+from tega.errors import Corrupt
+from tega.log.record import BadRecord, Data, Logged, read_one
+
+_NAME = re.compile(r"log\.(?P<id>[A-Za-z0-9.-][A-Za-z0-9._-]*)\.(?P<number>\d+)")
+
+#: How the last line of a segment begins that has a successor.
+CONTINUED = b"> "
+
+
+def path_of(directory: Path, tega_id: str, number: int) -> Path:
+    """The path of a segment."""
+    return directory / f"log.{tega_id}.{number}"
+
+
+def numbers(directory: Path, tega_id: str) -> list[int]:
+    """The numbers of the segments that are there, in order.
+
+    :raises Corrupt: where one is missing in between
+    """
+    found = sorted(number for name, number in _segments(directory) if name == tega_id)
+    for before, after in pairwise(found):
+        if after != before + 1:
+            missing = path_of(directory, tega_id, before + 1)
+            raise Corrupt(
+                f"{missing} is missing, between segments {before} and {after}: put it back, or move"
+                f" the older segments out of {directory} if you can do without their history",
+                file=str(missing),
+            )
+    return found
+
+
+def other_ids(directory: Path, tega_id: str) -> list[str]:
+    """The tega ids, other than this one, that have segments in a directory."""
+    return sorted({name for name, _ in _segments(directory)} - {tega_id})
+
+
+def _segments(directory: Path) -> Iterator[tuple[str, int]]:
+    for entry in directory.iterdir():
+        found = _NAME.fullmatch(entry.name)
+        if found is not None:
+            yield found["id"], int(found["number"])
+
+
+def data_of(path: Path) -> Data:
+    """The bytes of a segment, mapped into memory."""
+    with path.open("rb") as file:
+        if path.stat().st_size == 0:
+            return b""
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def is_legacy(data: Data) -> bool:
+    """Whether a segment is in the format of 2017, whose first line has no sequence number.
+
+    Anything that is not surely of 2017 counts as of today, so that damage is found and named.
+    """
+    return re.match(rb"\s*(\?\s*\n|\*|\{'|\{\"ope\"|-\d+ )", data[:4096]) is not None
+
+
+def commits(data: Data, start: int = 0) -> Iterator[Logged]:
+    """The commits of a segment, its snapshot first, up to the end or the line that closes it.
+
+    :raises BadRecord: at the first place that does not check
+    """
+    size = len(data)
+    while start < size:
+        if data[start : start + 2] == CONTINUED and data.find(b"\n", start) == size - 1:
+            return
+        logged = read_one(data, start)
+        yield logged
+        start = logged.end
+
+
+def successor(data: Data) -> str | None:
+    """The name of the segment that goes on where this one ends, if it says so."""
+    last = data.rfind(b"\n", 0, max(len(data) - 1, 0)) + 1
+    if data[last : last + 2] != CONTINUED:
+        return None
+    return data[last + 2 :].decode("ascii", "replace").strip()
+
+
+def corrupt(path: Path, data: Data, bad: BadRecord) -> Corrupt:
+    """The error for a place that does not check: file, line, byte offset, and what to do."""
+    line = data[: bad.offset].count(b"\n") + 1
+    return Corrupt(
+        f"{path}: line {line}, byte offset {bad.offset}: {bad.reason}. Nothing was changed. Look "
+        f"with 'tega-log verify {path.parent}'; 'tega-log repair {path.parent}' sets aside what "
+        "does not check",
+        file=str(path),
+        line=line,
+        offset=bad.offset,
+    )

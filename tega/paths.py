@@ -1,0 +1,185 @@
+"""Paths, keys and patterns: the only place that splits or quotes them.
+
+A path is a tuple of keys. It is written in two ways: dotted, ``routes."10.0.0.0/24".metric``, where
+a key that holds a dot, a space, a quote or a control character is a JSON string; and as a URL,
+``/routes/10.0.0.0%2F24/metric/``, one percent-encoded key per segment.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from urllib.parse import quote, unquote_to_bytes
+
+from tega.errors import Malformed
+
+#: A path: keys from the root down; the root's own name is the first.
+Path = tuple[str, ...]
+
+#: Most bytes of UTF-8 in one key.
+MAX_KEY = 255
+
+#: Most keys in a path, the root's included, and the deepest nesting of a value.
+MAX_DEPTH = 64
+
+_TEGA_ID = re.compile(r"[A-Za-z0-9.-][A-Za-z0-9._-]*")
+
+
+def check_key(key: str) -> None:
+    """Refuse what cannot be a key: empty, too long, reserved, or not text.
+
+    :raises Malformed: naming the key and the rule
+    """
+    if not key:
+        raise Malformed("empty key: a key has at least one character")
+    # Text and size first, so that the details of the rule after them can go into any error body.
+    if key.isascii():
+        size = len(key)
+    else:
+        try:
+            size = len(key.encode())
+        except UnicodeEncodeError:
+            raise Malformed(f"key {key!r} holds a lone surrogate: not Unicode text") from None
+    if size > MAX_KEY:
+        raise Malformed(
+            f"key too long: {key[:32]!r}... has {size} bytes, the limit is {MAX_KEY}",
+            size=size,
+            limit=MAX_KEY,
+        )
+    if key[0] == "_":
+        raise Malformed(
+            f"reserved key {key!r}: names that start with '_' are tega's own; choose another",
+            key=key,
+        )
+
+
+def check(path: Iterable[str]) -> Path:
+    """A sequence of keys as a path, each one checked.
+
+    :raises Malformed: for a key that cannot be one, or an empty path
+    """
+    keys = tuple(path)
+    if not keys:
+        raise Malformed("empty path: name a root, such as 'inventory'")
+    for key in keys:
+        check_key(key)
+    return keys
+
+
+def parse(dotted: str) -> Path:
+    """Read a dotted path.
+
+    >>> parse('routes."10.0.0.0/24".metric')
+    ('routes', '10.0.0.0/24', 'metric')
+
+    :raises Malformed: naming the path and what is wrong with it
+    """
+    try:
+        return check(dotted.split(".") if '"' not in dotted else _split_quoted(dotted))
+    except Malformed as error:
+        shown = dotted if len(dotted) <= 120 else dotted[:120] + "..."
+        error.message = f"malformed path {shown!r}: {error.message}"
+        error.details.setdefault("path", shown)
+        raise
+
+
+def _split_quoted(dotted: str) -> list[str]:
+    keys = []
+    position = 0
+    while True:
+        if dotted.startswith('"', position):
+            try:
+                key, end = json.JSONDecoder().raw_decode(dotted, position)
+            except json.JSONDecodeError as error:
+                raise Malformed(f"bad quoted key at character {position}: {error.msg}") from None
+        else:
+            end = dotted.find(".", position)
+            if end < 0:
+                end = len(dotted)
+            key = dotted[position:end]
+            if '"' in key:
+                raise Malformed(f"the key at character {position} holds a quote: quote it as JSON")
+        keys.append(key)
+        if end == len(dotted):
+            return keys
+        if dotted[end] != ".":
+            raise Malformed(f"a dot must follow the quoted key before character {end}")
+        position = end + 1
+
+
+def dotted(path: Iterable[str]) -> str:
+    """Write a path with dots, quoting the keys that need it."""
+    return ".".join([key if _is_plain(key) else _quoted(key) for key in path])
+
+
+def _is_plain(key: str) -> bool:
+    return "." not in key and '"' not in key and " " not in key and key.isprintable()
+
+
+def _quoted(key: str) -> str:
+    shown = [
+        json.dumps(c)[1:-1] if not c.isprintable() or c in '"\\' else c for c in key
+    ]
+    return '"' + "".join(shown) + '"'
+
+
+def wire(path: Iterable[str]) -> str:
+    """Write a path with dots and without any space, as log and message parameters need it."""
+    return dotted(path).replace(" ", "\\u0020")
+
+
+def from_url(url: str) -> Path:
+    """Read the path part of a URL; the empty tuple for ``/``.
+
+    :raises Malformed: naming the URL and what is wrong with it
+    """
+    if url in ("", "/"):
+        return ()
+    inner = url[1:] if url.startswith("/") else url
+    if inner.endswith("/"):
+        inner = inner[:-1]
+    try:
+        segments = inner.split("/")
+        return check(segments if "%" not in inner else map(unescape, segments))
+    except Malformed as error:
+        shown = url if len(url) <= 120 else url[:120] + "..."
+        error.message = f"malformed URL {shown!r}: {error.message}"
+        raise
+
+
+def unescape(segment: str) -> str:
+    """Undo percent-encoding.
+
+    :raises Malformed: where the bytes are not UTF-8
+    """
+    try:
+        return unquote_to_bytes(segment).decode()
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise Malformed(f"segment {segment[:64]!r} is not UTF-8: {error.reason}") from None
+
+
+def to_url(path: Iterable[str]) -> str:
+    """Write a path as a URL: ``/a/b/c/``."""
+    return "/" + "".join([quote(key, safe="") + "/" for key in path])
+
+
+def split_pattern(pattern: str) -> tuple[str, ...]:
+    r"""Split a regex path at ``\.`` into one pattern per level."""
+    if not pattern:
+        raise Malformed("empty pattern: give one regular expression per level, split at '\\.'")
+    return tuple(pattern.split("\\."))
+
+
+def check_tega_id(tega_id: str) -> str:
+    """Refuse what cannot be a tega id: letters, digits, ``-``, ``_`` and ``.``, not ``_`` first.
+
+    :returns: the id
+    :raises Malformed: naming it
+    """
+    if not _TEGA_ID.fullmatch(tega_id) or len(tega_id) > MAX_KEY:
+        raise Malformed(
+            f"malformed tega id {tega_id[:64]!r}: use letters, digits, '-', '_' and '.', "
+            "not starting with '_'"
+        )
+    return tega_id

@@ -1,0 +1,236 @@
+"""The server: put together from its settings, run, and ended cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from tega import __version__
+from tega.database import Database, new_life
+from tega.errors import TegaError
+from tega.log.base import Progress
+from tega.log.file import FileLog
+from tega.paths import check_tega_id
+from tega.settings import Settings, load
+from tega.web.app import App
+from tega.web.committer import Committer
+from tega.web.context import Context
+from tega.web.http import Service
+from tega.web.transactions import Transactions
+
+log = logging.getLogger(__name__)
+
+LOGO = r"""
+  _
+ | |_ ___  __ _  __ _
+ | __/ _ \/ _` |/ _` |   tega db {version}
+ | ||  __/ (_| | (_| |   version control for the state of networks
+  \__\___|\__, |\__,_|
+          |___/
+"""
+
+#: Answers in flight have so long to be sent when the server ends, seconds.
+_FAREWELL = 10.0
+
+#: Room for a request's header lines beside its URL, bytes.
+_HEADERS = 1 << 16
+
+
+def tega_id_of(directory: Path) -> str:
+    """The tega id that a directory was given on its first use.
+
+    :raises TegaError: where the file with it holds something else
+    """
+    file = directory / "tega_id"
+    if file.exists():
+        return check_tega_id(file.read_text(encoding="utf-8").strip())
+    directory.mkdir(parents=True, exist_ok=True)
+    made = str(uuid.uuid4())
+    draft = file.with_suffix(".new")
+    draft.write_text(made + "\n", encoding="utf-8")
+    draft.rename(file)
+    return made
+
+
+def open_database(settings: Settings, out: TextIO) -> Database:
+    """Open the database that the settings name, showing progress on a terminal.
+
+    :raises LogError: where its log cannot be opened or does not check
+    """
+    commit_log = FileLog(
+        settings.logdir,
+        settings.tegaid or tega_id_of(settings.logdir),
+        new_life,
+        settings.sync,
+        settings.sync_interval,
+        settings.snapshot_size,
+        settings.keep,
+    )
+    return Database(
+        commit_log,
+        commit_log.tega_id,
+        settings.maxlen,
+        settings.max_depth,
+        progress=_progress_on(out) if out.isatty() else None,
+    )
+
+
+def _progress_on(out: TextIO) -> Progress:
+    """Progress on a terminal, from the second second on."""
+    started = time.monotonic()
+    shown = started
+
+    def show(commits: int, done: int, size: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - started < 1 or (now - shown < 0.2 and done < size):
+            return
+        shown = now
+        rate = commits / (now - started)
+        out.write(f"\rreading the log: {commits} commits, {100 * done // size} %, {rate:.0f}/s ")
+        out.write("\n" if done == size else "")
+        out.flush()
+
+    return show
+
+
+class Server:
+    """A running server.
+
+    :param settings: as `tega.settings.load` gives them
+    :param database: open; closed when the server ends
+    """
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
+        self.database = database
+        self._http: HTTPServer | None = None
+        self._service: Service | None = None
+        self._committer: Committer | None = None
+        #: Where it listens, once it does.
+        self.addresses: list[tuple[str, int]] = []
+
+    def start(self) -> None:
+        """Listen. To be called on the event loop.
+
+        :raises OSError: where the address or port cannot be had
+        """
+        settings = self._settings
+        self._committer = Committer(self.database)
+        context = Context(
+            self.database, self._committer, Transactions(settings.transaction_expiry)
+        )
+        self._service = Service(App(context), settings.max_body, settings.max_url)
+        # The limits on URL and body are the service's own, so that it can answer with an error
+        # where Tornado would hang up.
+        self._http = HTTPServer(
+            self._service,
+            max_header_size=2 * settings.max_url + _HEADERS,
+            max_body_size=sys.maxsize,
+        )
+        sockets = bind_sockets(settings.port, settings.address, backlog=1024)
+        self._http.add_sockets(sockets)
+        self.addresses = [made.getsockname()[:2] for made in sockets]
+
+    async def stop(self) -> None:
+        """Take no more, send the answers in flight, sync and close the log."""
+        assert self._http is not None
+        assert self._service is not None
+        assert self._committer is not None
+        self._http.stop()
+        try:
+            await asyncio.wait_for(self._service.idle(), _FAREWELL)
+        except asyncio.TimeoutError:
+            log.warning("some clients did not take their answers within %g s", _FAREWELL)
+        await self._http.close_all_connections()
+        self._committer.close()
+        self.database.close()
+
+
+def url_of(address: tuple[str, int]) -> str:
+    """An address as a URL."""
+    host, port = address
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def run(settings: Settings, database: Database, out: TextIO) -> None:
+    """Run a server until a signal ends it.
+
+    :param out: takes the lines that say what it is and where it is ready
+    """
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+
+    def end() -> None:
+        if ended.is_set():
+            log.warning("ended at once")
+            os._exit(1)
+        log.info("ending: answers in flight are sent; a second signal ends at once")
+        ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    server = Server(settings, database)
+    try:
+        server.start()
+    except BaseException:
+        database.close()
+        raise
+    state = database.state
+    out.write(
+        f"tega id {database.tega_id}, commit log {settings.logdir}, "
+        f"{len(state.live_roots())} roots, {state.seq} commits\n"
+    )
+    for address in server.addresses:
+        out.write(f"ready on {url_of(address)}\n")
+    out.flush()
+    await ended.wait()
+    await server.stop()
+    log.info("ended")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``tega-server``.
+
+    :returns: the exit status: 0, 1 where it could not start, 2 for a wrong setting
+    """
+    try:
+        settings = load(sys.argv[1:] if arguments is None else arguments, os.environ)
+    except TegaError as error:
+        print(f"tega-server: {error}", file=sys.stderr)
+        return 2
+    logging.basicConfig(
+        level=settings.loglevel, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    print(LOGO.format(version=__version__), flush=True)
+    try:
+        database = open_database(settings, sys.stdout)
+        # What was just read stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        asyncio.run(run(settings, database, sys.stdout))
+    except TegaError as error:
+        print(f"tega-server: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        where = f"{settings.address}:{settings.port}"
+        print(f"tega-server: {where}, {settings.logdir}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""The settings of a server, in one table: flag, variable, file key, type, default and help.
+
+A flag on the command line goes before an environment variable (``TEGA_MAX_BODY``), that before the
+settings file (``max-body:``), that before the default. Help, documentation and checks are made from
+the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import yaml
+
+from tega.errors import Malformed
+from tega.paths import check_tega_id
+
+
+class Setting(NamedTuple):
+    """One setting.
+
+    :ivar read: makes the value of its text; raises `ValueError` or `Malformed` for a wrong one
+    :ivar expects: what would be right, for help and errors
+    """
+
+    name: str
+    short: str | None
+    default: Any
+    read: Callable[[str], Any]
+    expects: str
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """The name of its environment variable."""
+        return "TEGA_" + self.name.upper().replace("-", "_")
+
+    @property
+    def attribute(self) -> str:
+        """Its name in `Settings`."""
+        return self.name.replace("-", "_")
+
+
+def _integer(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise ValueError
+        return value
+
+    return read
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1e9:
+        raise ValueError
+    return value
+
+
+def _choice(*names: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in names:
+            raise ValueError
+        return text
+
+    return read
+
+
+def _level(text: str) -> str:
+    return _choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")(text.upper())
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError
+    return Path(text)
+
+
+TABLE: tuple[Setting, ...] = (
+    Setting("logdir", "d", Path("./var"), _path, "a directory",
+            "directory of the commit log, made if missing"),
+    Setting("tegaid", "t", None, check_tega_id, "letters, digits, '-', '_', '.'",
+            "this server's tega id; without it a UUID, kept in the directory"),
+    Setting("port", "p", 8739, _integer(0, 65535), "0 to 65535",
+            "port to listen on; 0: a free one"),
+    Setting("address", "a", "127.0.0.1", str, "an IP address or host name",
+            "address to listen on"),
+    Setting("maxlen", "l", 10, _integer(0, 1_000_000), "0 to 1000000",
+            "old versions that stay readable, for each root"),
+    Setting("loglevel", "L", "INFO", _level, "DEBUG, INFO, WARNING, ERROR, CRITICAL",
+            "least severe messages to print"),
+    Setting("sync", None, "always", _choice("always", "interval", "never"),
+            "always, interval, never",
+            "when commits are synced to disk: before each answer, each interval, or never"),
+    Setting("sync-interval", None, 1.0, _seconds, "seconds over 0",
+            "seconds between syncs with --sync interval"),
+    Setting("snapshot-size", None, 64 << 20, _integer(0, 1 << 50), "bytes, 0 for never",
+            "bytes appended to the log after which a snapshot is made"),
+    Setting("keep", None, 2, _integer(0, 1_000_000), "0 to 1000000",
+            "older log segments, each of a snapshot's time, that are kept"),
+    Setting("max-depth", None, 64, _integer(1, 64), "1 to 64",
+            "most keys in a path, and deepest nesting of a value"),
+    Setting("max-body", None, 1 << 20, _integer(1, 1 << 30), "1 to 1073741824 bytes",
+            "most bytes of a request's body, and so of a list or string"),
+    Setting("max-url", None, 1 << 16, _integer(256, 1 << 17), "256 to 131072 bytes",
+            "most bytes of a request's URL"),
+    Setting("transaction-expiry", None, 600.0, _seconds, "seconds over 0",
+            "seconds after which an open transaction left alone is forgotten"),
+)  # fmt: skip
+
+
+class Settings:
+    """The values: one attribute a setting, dashes as underscores."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        for setting in TABLE:
+            setattr(self, setting.attribute, values.get(setting.name, setting.default))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"no setting {name}")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Malformed(f"{message}. See --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the server's command line."""
+    made = _Parser(
+        prog="tega-server",
+        description="Start a tega db server.",
+        epilog="Every setting is also read from its variable, and from the file given with "
+        "--settings (YAML, one 'name: value' a line): flag over variable over file over default.",
+        allow_abbrev=False,
+    )
+    made.add_argument("--settings", metavar="FILE", help="YAML file with settings")
+    for setting in TABLE:
+        flags = [f"-{setting.short}"] if setting.short else []
+        made.add_argument(
+            *flags,
+            f"--{setting.name}",
+            metavar="VALUE",
+            dest=setting.name,
+            help=f"{setting.help}; {setting.expects} ({setting.variable}, "
+            f"default: {_shown(setting.default)})".replace("%", "%%"),
+        )
+    return made
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """The settings that hold, from all their sources.
+
+    :raises Malformed: naming setting, source and value, and what would be right
+    """
+    flags = vars(parser().parse_args(arguments))
+    file = flags.pop("settings") or environment.get("TEGA_SETTINGS")
+    values = _from_file(Path(file)) if file else {}
+    for setting in TABLE:
+        if setting.variable in environment:
+            text = environment[setting.variable]
+            values[setting.name] = _read(setting, text, f"variable {setting.variable}")
+        if flags[setting.name] is not None:
+            values[setting.name] = _read(setting, flags[setting.name], f"--{setting.name}")
+    return Settings(values)
+
+
+def _read(setting: Setting, text: str, source: str) -> Any:
+    try:
+        return setting.read(text)
+    except ValueError as error:
+        why = f" ({error})" if isinstance(error, Malformed) else ""
+        raise Malformed(
+            f"setting {setting.name} ({source}): {text!r} is wrong{why}; right is: "
+            f"{setting.expects}"
+        ) from None
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        # Every scalar as text: each setting reads its own.
+        given = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Malformed(f"settings file {path}: {error}") from None
+    if given is None or given == "":
+        return {}
+    if not isinstance(given, dict):
+        raise Malformed(f"settings file {path}: it must hold 'name: value' lines")
+    known = {setting.name: setting for setting in TABLE}
+    values = {}
+    for name, text in given.items():
+        if name not in known:
+            raise Malformed(f"settings file {path}: no setting {name!r}; there are "
+                            + ", ".join(known))
+        if not isinstance(text, str):
+            raise Malformed(f"settings file {path}: {name} takes one value: {known[name].expects}")
+        values[name] = _read(known[name], text, f"file {path}")
+    return values

@@ -1,0 +1,314 @@
+"""Immutable trees with a version for every node.
+
+A **container** is a `Node` over a persistent map, so that changing one child copies only the path
+to it. A **leaf** is a plain frozen value: None, bool, int, float, str, or a tuple (a JSON array,
+inside which objects are `immutables.Map`).
+
+Versions are kept where they differ. A container has its own `version`, and a `base`: the version
+of each child that carries none. Fresh content carries no version at all (`UNSET` in both), and
+takes that of the place where it is put; so a subtree put at once costs no more than its values, and
+can be built before its version is known. A leaf changed alone becomes a `Leaf` with a version of
+its own.
+
+Functions take the content of a whole root, the root's version, and a full path whose first key is
+the root's name.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterator
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+import immutables
+import msgspec
+
+from tega.errors import LeafInTheWay, Malformed, NotFound
+from tega.paths import MAX_DEPTH, Path, check_key, dotted
+from tega.strictjson import dumps
+
+#: A version that is not kept here, but taken from what is above.
+UNSET: Final = -1
+
+#: Python's own limit for printing and reading integers is 4300 digits.
+_MAX_BITS: Final = 14_000
+
+
+class _Absent(enum.Enum):
+    ABSENT = "absent"
+
+
+#: No content: a path that leads nowhere, a root that was deleted.
+ABSENT: Final = _Absent.ABSENT
+
+
+# gc=False: trees cannot hold cycles, and a million nodes should not slow the collector.
+class Node(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A container."""
+
+    children: immutables.Map[str, Any]
+    version: int = UNSET
+    base: int = UNSET
+
+
+class Leaf(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A leaf whose version is not the base of its container."""
+
+    value: Any
+    version: int
+
+
+#: A container, a leaf with a version of its own, or a leaf's plain value.
+Content: TypeAlias = Any
+MaybeContent: TypeAlias = Content | Literal[_Absent.ABSENT]
+
+EMPTY: Final[immutables.Map[str, Any]] = immutables.Map()
+
+
+class Found(NamedTuple):
+    """What stands at a path."""
+
+    content: Content
+    version: int
+
+
+def freeze(value: Any, room: int = MAX_DEPTH) -> Content:
+    """Make fresh content of a JSON value.
+
+    :param value: dict, list or tuple, str, int, float, bool, None; not kept, not changed
+    :param room: how many more levels of nesting there may be
+    :raises Malformed: for a bad key, a non-finite number, nesting beyond `room`, another type
+    """
+    kind = type(value)
+    if kind is dict:
+        if value and room < 1:
+            raise _too_deep()
+        children = {}
+        for key, child in value.items():
+            if type(key) is not str:
+                raise Malformed(f"key {key!r} is {type(key).__name__}: keys are strings")
+            check_key(key)
+            children[key] = freeze(child, room - 1)
+        return Node(immutables.Map(children))
+    if kind is int:
+        if value.bit_length() > _MAX_BITS:
+            raise Malformed("integer too long: the limit is 4200 digits")
+        return value
+    if kind is str:
+        return _checked_text(value)
+    if kind is float:
+        if not math.isfinite(value):
+            raise Malformed(f"{value} is not a finite number: JSON has no such value")
+        return value
+    if value is None or kind is bool:
+        return value
+    if kind is list or kind is tuple:
+        return _freeze_opaque(value, room)
+    raise Malformed(
+        f"a {kind.__name__} cannot be stored: use dict, list, str, int, float, bool or None"
+    )
+
+
+def _freeze_opaque(value: Any, room: int) -> Any:
+    """What stands inside a list: any JSON, its keys free."""
+    kind = type(value)
+    if kind is list or kind is tuple:
+        if value and room < 1:
+            raise _too_deep()
+        return tuple([_freeze_opaque(item, room - 1) for item in value])
+    if kind is dict:
+        if value and room < 1:
+            raise _too_deep()
+        frozen = {}
+        for key, child in value.items():
+            if type(key) is not str:
+                raise Malformed(f"key {key!r} is {type(key).__name__}: keys are strings")
+            frozen[_checked_text(key)] = _freeze_opaque(child, room - 1)
+        return immutables.Map(frozen)
+    return freeze(value, room)
+
+
+def _checked_text(value: str) -> str:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise Malformed(f"string {value[:32]!r} holds a lone surrogate, not Unicode") from None
+    return value
+
+
+def _too_deep() -> Malformed:
+    return Malformed("nested too deep: path and value together go over the depth limit")
+
+
+def thaw(content: Content) -> Any:
+    """The JSON value of content: fresh dicts; a list comes as a tuple."""
+    kind = type(content)
+    if kind is Node:
+        return {key: thaw(child) for key, child in content.children.items()}
+    value = content.value if kind is Leaf else content
+    return _thaw_opaque(value) if type(value) is tuple else value
+
+
+def _thaw_opaque(value: Any) -> Any:
+    if type(value) is tuple:
+        return tuple([_thaw_opaque(item) for item in value])
+    if type(value) is immutables.Map:
+        return {key: _thaw_opaque(child) for key, child in value.items()}
+    return value
+
+
+def stripped(content: Content) -> Content:
+    """The same content without versions, to be put elsewhere."""
+    kind = type(content)
+    if kind is Leaf:
+        return content.value
+    if kind is Node:
+        children = {key: stripped(child) for key, child in content.children.items()}
+        return Node(immutables.Map(children))
+    return content
+
+
+def version_of(content: Content, inherited: int) -> int:
+    """The version of content that stands where `inherited` is the base."""
+    kind = type(content)
+    if (kind is Node or kind is Leaf) and content.version != UNSET:
+        return int(content.version)
+    return inherited
+
+
+def base_of(node: Node, own: int) -> int:
+    """The version of the children of `node` that carry none; `own` is the node's version."""
+    return node.base if node.base != UNSET else own
+
+
+def lookup(content: MaybeContent, version: int, path: Path) -> Found | None:
+    """Find what stands at `path`; None where nothing does."""
+    if content is ABSENT:
+        return None
+    for key in path[1:]:
+        if type(content) is not Node:
+            return None
+        base = base_of(content, version_of(content, version))
+        child = content.children.get(key, ABSENT)
+        if child is ABSENT:
+            return None
+        content, version = child, base
+    return Found(content, version_of(content, version))
+
+
+def put(content: MaybeContent, current: int, path: Path, new: Content, version: int) -> Content:
+    """The root's content with fresh content `new` at `path`, all that changed having `version`.
+
+    :param current: the version that `content` has now
+    :raises LeafInTheWay: where a leaf stands where the path needs a container
+    """
+    if len(path) == 1:
+        return new
+    if content is ABSENT:
+        return _nested(path[1:], new)
+    above = []
+    for depth, key in enumerate(path[1:], 1):
+        if type(content) is not Node:
+            raise LeafInTheWay(
+                f"a leaf stands at {dotted(path[:depth])}, so nothing can be put below it: "
+                "delete it first",
+                path=dotted(path[:depth]),
+            )
+        current = base_of(content, version_of(content, current))
+        above.append((content.children, key, current))
+        content = content.children.get(key, ABSENT)
+        if content is ABSENT:
+            new = _nested(path[depth + 1 :], new)
+            break
+    return _rebuilt(above, _placed(new, current, version), version)
+
+
+def delete(content: MaybeContent, current: int, path: Path, version: int) -> MaybeContent:
+    """The root's content without what stands at `path`, and without parents that this empties.
+
+    :raises NotFound: where nothing stands there
+    """
+    above = []
+    for key in path[1:]:
+        if type(content) is not Node:
+            content = ABSENT
+            break
+        current = base_of(content, version_of(content, current))
+        above.append((content.children, key, current))
+        content = content.children.get(key, ABSENT)
+    if content is ABSENT:
+        raise NotFound(f"nothing at {dotted(path)} to delete", path=dotted(path))
+    while above:
+        children, key, base = above.pop()
+        children = children.delete(key)
+        if children:
+            return _rebuilt(above, Node(children, version, base), version)
+    return ABSENT
+
+
+def touched(content: MaybeContent, current: int, version: int) -> MaybeContent:
+    """The same content, its top having `version`."""
+    if type(content) is Node:
+        return Node(content.children, version, base_of(content, version_of(content, current)))
+    return content
+
+
+def _nested(keys: Path, new: Content) -> Content:
+    for key in reversed(keys):
+        new = Node(EMPTY.set(key, new))
+    return new
+
+
+def _placed(new: Content, base: int, version: int) -> Content:
+    if base == version:
+        return new
+    if type(new) is Node:
+        return Node(new.children, version)
+    return Leaf(new, version)
+
+
+def _rebuilt(
+    above: list[tuple[immutables.Map[str, Any], str, int]], child: Content, version: int
+) -> Content:
+    for children, key, base in reversed(above):
+        child = Node(children.set(key, child), version, base)
+    return child
+
+
+def walk(content: Content, version: int, path: Path) -> Iterator[tuple[Path, Content, int]]:
+    """Every node from `content` down, parents first, in order of key: path, content, version."""
+    version = version_of(content, version)
+    yield path, content, version
+    if type(content) is Node:
+        base = base_of(content, version)
+        for key in sorted(content.children):
+            yield from walk(content.children[key], base, (*path, key))
+
+
+def diff(old: MaybeContent, new: MaybeContent, path: Path) -> Iterator[tuple[Path, MaybeContent]]:
+    """The fewest changes of content that make `new` of `old`: a path and what to put there.
+
+    `ABSENT` says delete. Puts come before deletes, so that pruning never takes a parent that stays.
+    What is put is fresh content. Shared nodes are not entered.
+    """
+    if old is new:
+        return
+    if new is ABSENT:
+        yield path, ABSENT
+    elif type(old) is Node and type(new) is Node and (new.children or not old.children):
+        for key, child in new.children.items():
+            yield from diff(old.children.get(key, ABSENT), child, (*path, key))
+        for key in old.children:
+            if key not in new.children:
+                yield (*path, key), ABSENT
+    elif old is ABSENT or not _same_leaf(old, new):
+        yield path, stripped(new)
+
+
+def _same_leaf(old: Content, new: Content) -> bool:
+    if type(old) is Node or type(new) is Node:
+        return False
+    # As text: for Python 1, 1.0 and True are equal, for users they are not.
+    return dumps(stripped(old)) == dumps(stripped(new))

@@ -1,0 +1,2 @@
+"""HTTP: one file a resource, over a thin layer that turns bytes into calls and values into
+bytes."""

@@ -1,0 +1,46 @@
+"""What handlers share: the database, the way to commit, and the open transactions."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tega.database import Database
+from tega.errors import Malformed
+from tega.paths import check_tega_id
+from tega.web.committer import Committer
+from tega.web.http import Call
+from tega.web.transactions import Transactions
+
+#: Most characters of a client's transaction id.
+MAX_TXID = 255
+
+
+class Context(msgspec.Struct, frozen=True, eq=False):
+    """The parts of a running server that handlers work on."""
+
+    database: Database
+    committer: Committer
+    transactions: Transactions
+
+
+def client_id(call: Call) -> str:
+    """Who asks: the tega id given, or ``anonymous``.
+
+    :raises Malformed: for what cannot be one
+    """
+    given = call.optional("tega_id")
+    return "anonymous" if given is None else check_tega_id(given)
+
+
+def client_key(call: Call) -> str | None:
+    """The client's transaction id, from the header ``Idempotency-Key``.
+
+    :raises Malformed: for one that is too long, or not printable
+    """
+    key = call.headers.get("Idempotency-Key")
+    if key is not None and not (0 < len(key) <= MAX_TXID and key.isascii() and key.isprintable()):
+        raise Malformed(
+            f"malformed Idempotency-Key {key[:64]!r}: use 1 to {MAX_TXID} printable ASCII"
+            " characters"
+        )
+    return key

@@ -1,0 +1,128 @@
+"""Documents: GET, PUT and DELETE of ``/KEY/KEY/...``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from tega import strictjson
+from tega.errors import Malformed, NoSession
+from tega.paths import Path, dotted, from_url, unescape
+from tega.store import encode, match
+from tega.store.commit import Operation, Transaction, make_delete, make_put
+from tega.store.history import State
+from tega.web.context import Context, client_id, client_key
+from tega.web.http import Answer, Call, Response
+
+_GET: Final = ("version", "internal", "regex_flag", "consistent", "txid", "tega_id")
+
+
+def get(context: Context, call: Call) -> Answer:
+    """A subtree, the whole database, or every match of a regex path."""
+    call.allow(*_GET)
+    client_id(call)
+    version = call.integer("version")
+    internal = call.flag("internal")
+    # Every tree is led by this server, so what it reads is what the leader has.
+    call.flag("consistent")
+    txid = call.optional("txid")
+    if txid is not None:
+        context.transactions.use(txid)
+    state = context.database.state
+    if call.flag("regex_flag"):
+        return _get_matching(state, call, version, internal)
+    path = from_url(call.path)
+    if not path:
+        if version is not None:
+            raise Malformed("version: every root counts its own; ask for one root's")
+        return Response(_all_roots(state, internal), headers={"Etag": f'"{state.seq}"'})
+    found = state.find(path, version)
+    if internal:
+        parent = path[-2] if len(path) > 1 else None
+        body = encode.internal(found.content, found.version, path[-1], parent)
+    else:
+        body = encode.plain(found.content)
+    return Response(body, headers={"Etag": f'"{found.version}"'})
+
+
+def put(context: Context, call: Call) -> Answer:
+    """Replace a subtree, at once or in an open transaction."""
+    call.allow("version", "ephemeral", "txid", "tega_id")
+    tega_id = client_id(call)
+    if call.flag("ephemeral"):
+        raise NoSession(
+            f"{tega_id!r} has no live session, and an ephemeral node goes when its session ends: "
+            "put it without ephemeral"
+        )
+    if not call.body:
+        raise Malformed("no body: send the value as JSON (null is a value too)")
+    path = _document_path(call)
+    value = strictjson.loads(call.body)
+    operation = make_put(
+        path, value, call.integer("version"), tega_id, context.database.max_depth
+    )
+    return _change(context, call, operation, tega_id)
+
+
+def delete(context: Context, call: Call) -> Answer:
+    """Remove a subtree, at once or in an open transaction."""
+    call.allow("version", "txid", "tega_id")
+    tega_id = client_id(call)
+    operation = make_delete(
+        _document_path(call), call.integer("version"), tega_id, context.database.max_depth
+    )
+    return _change(context, call, operation, tega_id)
+
+
+def _document_path(call: Call) -> Path:
+    path = from_url(call.path)
+    if not path:
+        raise Malformed("the whole database cannot be put or deleted: name a root, /inventory/")
+    return path
+
+
+def _change(context: Context, call: Call, operation: Operation, tega_id: str) -> Answer:
+    txid = call.optional("txid")
+    if txid is not None:
+        context.transactions.use(txid).operations.append(operation)
+        return {"txid": txid}
+    return context.committer.submit(Transaction((operation,), tega_id, client_key(call)))
+
+
+def _all_roots(state: State, internal: bool) -> Iterator[bytes]:
+    opening = b"{"
+    for root in state.live_roots():
+        yield opening + strictjson.dumps(root.name) + b":"
+        if internal:
+            yield from encode.internal(root.content, root.version, root.name, None)
+        else:
+            yield from encode.plain(root.content)
+        opening = b","
+    yield b"{}" if opening == b"{" else b"}"
+
+
+def _get_matching(state: State, call: Call, version: int | None, internal: bool) -> Response:
+    if version is not None:
+        raise Malformed("version: a regex path spans roots, which each count their own")
+    pattern = unescape(call.path[1:].removesuffix("/"))
+    # Compiled before the first byte is sent, so that a refusal can still be one.
+    compiled = match.compile_pattern(pattern)
+    return Response(_matches(match.matches(state, compiled), internal))
+
+
+def _matches(found: Iterator[match.Match | None], internal: bool) -> Iterator[bytes]:
+    opening = b"{"
+    for one in found:
+        if one is None:
+            yield b""
+            continue
+        yield opening + strictjson.dumps(dotted(one.path)) + b':{"groups":'
+        yield strictjson.dumps(one.groups) + b',"instance":'
+        if internal:
+            parent = one.path[-2] if len(one.path) > 1 else None
+            yield from encode.internal(one.content, one.version, one.path[-1], parent)
+        else:
+            yield from encode.plain(one.content)
+        yield b"}"
+        opening = b","
+    yield b"{}" if opening == b"{" else b"}"

@@ -1,0 +1,353 @@
+"""From HTTP messages to calls of handlers, and from what these return to answers.
+
+This stands directly on Tornado's HTTP/1 connection. Its `RequestHandler` makes and throws away much
+that a JSON interface has no use for, and that would cost as much as all of tega's own work.
+
+A handler takes a `Call`. It returns a value, which becomes the JSON body; a `Response`, where the
+answer has more to it; or an awaitable of either. Any `TegaError` becomes the answer that the table
+in `tega.errors` gives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
+from email.utils import formatdate
+from http.client import responses
+from typing import Any, Final, TypeAlias, cast
+from urllib.parse import parse_qsl
+
+import msgspec
+from tornado import httputil
+from tornado.iostream import StreamClosedError
+
+from tega import strictjson
+from tega.errors import Internal, Malformed, TegaError, TooLarge, UrlTooLong
+
+log = logging.getLogger(__name__)
+
+#: One turn of the event loop may encode for so long, seconds.
+TURN: Final = 0.005
+
+#: Bytes that are gathered before they are handed to the network.
+_CHUNK: Final = 1 << 16
+
+#: A body up to so many times the limit is read to its end, so that the client sees the refusal.
+_DRAIN: Final = 16
+
+
+class Response(msgspec.Struct, frozen=True):
+    """An answer.
+
+    :ivar body: the whole body, or its pieces, to be sent as they come
+    """
+
+    body: bytes | Iterator[bytes]
+    status: int = 200
+    headers: dict[str, str] = {}
+    content_type: str = "application/json"
+
+
+Answer: TypeAlias = Any
+Handler: TypeAlias = Callable[["Call"], Answer]
+
+
+class Call:
+    """One request, as handlers see it.
+
+    :ivar method: GET, PUT, ...
+    :ivar path: the URL's path as it came, percent-encoded
+    :ivar body: as it came
+    """
+
+    __slots__ = ("_params", "body", "headers", "method", "path")
+
+    def __init__(
+        self, method: str, uri: str, headers: httputil.HTTPHeaders, body: bytes = b""
+    ) -> None:
+        self.method = method
+        self.headers = headers
+        self.body = body
+        self.path, _, query = uri.partition("?")
+        self._params: dict[str, str] = _parse_query(query) if query else {}
+
+    def allow(self, *names: str) -> None:
+        """Refuse every parameter but these: a misspelt one must not be ignored.
+
+        :raises Malformed: naming it
+        """
+        for name in self._params:
+            if name not in names:
+                known = ", ".join(names) or "none"
+                raise Malformed(f"unknown parameter {name[:64]!r}: known here are {known}")
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A parameter that must be there, unless there is a default.
+
+        :raises Malformed: where it is missing
+        """
+        value = self._params.get(name, default)
+        if value is None:
+            raise Malformed(f"missing parameter {name!r}", parameter=name)
+        return value
+
+    def optional(self, name: str) -> str | None:
+        """A parameter, or None."""
+        return self._params.get(name)
+
+    def flag(self, name: str) -> bool:
+        """A boolean parameter; absent is false.
+
+        :raises Malformed: for what is no boolean
+        """
+        value = self._params.get(name)
+        if value is None or value in ("False", "false", "0"):
+            return False
+        if value in ("True", "true", "1"):
+            return True
+        raise Malformed(
+            f"parameter {name}={value[:64]!r}: a boolean is True, true, 1, False, false or 0",
+            parameter=name,
+        )
+
+    def integer(self, name: str) -> int | None:
+        """An integer parameter, or None.
+
+        :raises Malformed: for what is no integer
+        """
+        value = self._params.get(name)
+        if value is None:
+            return None
+        digits = value[1:] if value[:1] == "-" else value
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
+            raise Malformed(f"parameter {name}={value[:64]!r}: not an integer", parameter=name)
+        return int(value)
+
+
+def _parse_query(query: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=50)
+    except ValueError as error:
+        raise Malformed(f"malformed query {query[:64]!r}: {error}") from None
+    params = dict(pairs)
+    if len(params) != len(pairs):
+        raise Malformed(f"query {query[:64]!r} gives a parameter twice")
+    return params
+
+
+def error_response(error: TegaError, status: int | None = None) -> Response:
+    """The answer that a refusal gets."""
+    return Response(strictjson.dumps(error.body()), status or error.status)
+
+
+class Service(httputil.HTTPServerConnectionDelegate):
+    """Answers HTTP requests with one handler.
+
+    :param handler: is called with every whole request
+    :param max_body: most bytes of a request body
+    :param max_url: most bytes of a request's URL
+    """
+
+    def __init__(self, handler: Handler, max_body: int, max_url: int) -> None:
+        self.handler = handler
+        self.max_body = max_body
+        self.max_url = max_url
+        self._active = 0
+        self._tasks: set[asyncio.Task[Answer]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._date = ""
+        self._date_made = 0.0
+
+    def start_request(
+        self, server_conn: object, request_conn: httputil.HTTPConnection
+    ) -> httputil.HTTPMessageDelegate:
+        return _Exchange(self, request_conn)
+
+    def begin(self) -> None:
+        """A request has come whose answer is to be sent."""
+        self._active += 1
+        self._idle.clear()
+
+    def end(self) -> None:
+        """A request has its answer, or will get none."""
+        self._active -= 1
+        if not self._active:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until every request that has come has its answer."""
+        await self._idle.wait()
+
+    def spawn(self, work: Coroutine[Any, Any, Answer]) -> asyncio.Task[Answer]:
+        """Run a coroutine; the loop alone would not keep it from being collected."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def date(self) -> str:
+        """The value of the ``Date`` header, made anew once a second."""
+        now = time.time()
+        if not 0 <= now - self._date_made < 1:
+            self._date_made = now
+            self._date = formatdate(now, usegmt=True)
+        return self._date
+
+
+class _Exchange(httputil.HTTPMessageDelegate):
+    """One request and its answer."""
+
+    def __init__(self, service: Service, connection: httputil.HTTPConnection) -> None:
+        self._service = service
+        self._connection = connection
+        self._start: httputil.RequestStartLine | None = None
+        self._headers: httputil.HTTPHeaders | None = None
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    # -- the request --------------------------------------------------------------------------
+
+    def headers_received(
+        self,
+        start_line: httputil.RequestStartLine | httputil.ResponseStartLine,
+        headers: httputil.HTTPHeaders,
+    ) -> None:
+        self._start = cast(httputil.RequestStartLine, start_line)
+        self._headers = headers
+        self._service.begin()
+        announced = headers.get("Content-Length", "")
+        if announced.isdigit():
+            limit = self._service.max_body
+            waits = headers.get("Expect", "").lower() == "100-continue"
+            if int(announced) > (limit if waits else limit * _DRAIN):
+                self._refuse(self._too_large())
+
+    def data_received(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size <= self._service.max_body:
+            self._chunks.append(chunk)
+        elif self._size > self._service.max_body * _DRAIN:
+            self._refuse(self._too_large())
+        else:
+            self._chunks = []
+
+    def finish(self) -> None:
+        assert self._start is not None
+        assert self._headers is not None
+        uri = self._start.path
+        if self._size > self._service.max_body:
+            self._refuse(self._too_large())
+            return
+        if len(uri) > self._service.max_url:
+            self._refuse(
+                UrlTooLong(
+                    f"the URL has {len(uri)} bytes, the limit is {self._service.max_url}",
+                    limit=self._service.max_url,
+                )
+            )
+            return
+        try:
+            call = Call(self._start.method, uri, self._headers, b"".join(self._chunks))
+            answer = self._service.handler(call)
+        except Exception as error:
+            self._refuse(error)
+            return
+        if isinstance(answer, asyncio.Future):
+            answer.add_done_callback(self._answer_later)
+        elif asyncio.iscoroutine(answer):
+            self._service.spawn(answer).add_done_callback(self._answer_later)
+        else:
+            self._answer(answer)
+
+    def on_connection_close(self) -> None:
+        """The client went away before its request was whole."""
+        self._service.end()
+
+    def _too_large(self) -> TooLarge:
+        limit = self._service.max_body
+        return TooLarge(
+            f"the body is larger than {limit} bytes: put it in parts, or raise --max-body",
+            limit=limit,
+        )
+
+    # -- the answer ---------------------------------------------------------------------------
+
+    def _answer_later(self, future: asyncio.Future[Answer]) -> None:
+        try:
+            self._answer(future.result())
+        except Exception as error:
+            self._refuse(error)
+
+    def _refuse(self, error: Exception) -> None:
+        if not isinstance(error, TegaError):
+            reference = uuid.uuid4().hex[:8]
+            assert self._start is not None
+            log.error(
+                "bug, reference %s, in %s %r",
+                reference, self._start.method, self._start.path[:512], exc_info=error,
+            )
+            error = Internal(f"internal error, reference {reference} in the server's log")
+        self._answer(error_response(error))
+
+    def _answer(self, answer: Answer) -> None:
+        response = answer if type(answer) is Response else Response(strictjson.dumps(answer))
+        body = response.body
+        if not isinstance(body, bytes):
+            body, rest = _first_turn(body)
+            if rest is not None:
+                if self._start is not None and self._start.version != "HTTP/1.0":
+                    self._service.spawn(self._stream(response, body, rest))
+                    return
+                body += b"".join(rest)
+        headers = self._response_headers(response)
+        headers["Content-Length"] = str(len(body))
+        self._write_headers(response.status, headers, body)
+        self._end()
+
+    def _response_headers(self, response: Response) -> httputil.HTTPHeaders:
+        headers = httputil.HTTPHeaders()
+        headers["Content-Type"] = response.content_type
+        headers["Date"] = self._service.date()
+        for name, value in response.headers.items():
+            headers[name] = value
+        return headers
+
+    def _write_headers(self, status: int, headers: httputil.HTTPHeaders, body: bytes) -> Any:
+        line = httputil.ResponseStartLine("HTTP/1.1", status, responses[status])
+        return self._connection.write_headers(line, headers, body)
+
+    def _end(self) -> None:
+        self._service.end()
+        self._connection.finish()
+
+    async def _stream(self, response: Response, first: bytes, rest: Iterator[bytes]) -> None:
+        """Send a long body in turns, as fast as the client takes it."""
+        try:
+            await self._write_headers(response.status, self._response_headers(response), first)
+            more: Iterator[bytes] | None = rest
+            while more is not None:
+                await asyncio.sleep(0)
+                chunk, more = _first_turn(more)
+                if chunk:
+                    await self._connection.write(chunk)
+        except StreamClosedError:
+            log.debug("the client went away in the middle of an answer")
+        finally:
+            self._end()
+
+
+def _first_turn(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes] | None]:
+    """What can be encoded in one turn, and what is left to encode."""
+    until = time.monotonic() + TURN
+    done = []
+    size = 0
+    for piece in pieces:
+        done.append(piece)
+        size += len(piece)
+        if size > _CHUNK or time.monotonic() > until:
+            return b"".join(done), pieces
+    return b"".join(done), None

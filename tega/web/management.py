@@ -1,0 +1,226 @@
+"""Management: ``/_COMMAND``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from tega import strictjson
+from tega.errors import (
+    Collision,
+    Malformed,
+    NoPeer,
+    NoSuchFunction,
+    NotFound,
+    OwnerGone,
+)
+from tega.paths import dotted, parse
+from tega.rpc import parse_function
+from tega.store import encode, node
+from tega.store.commit import Rollback
+from tega.store.edges import edges
+from tega.store.node import ABSENT
+from tega.web.context import Context, client_id, client_key
+from tega.web.http import Answer, Call, Response, error_response
+
+#: The status of a collision when a whole transaction is refused.
+_NOT_ACCEPTABLE: Final = 406
+
+
+def begin(context: Context, call: Call) -> Answer:
+    """Open a transaction."""
+    call.allow("tega_id")
+    return {"txid": context.transactions.begin(client_id(call))}
+
+
+def cand(context: Context, call: Call) -> Answer:
+    """The roots that an open transaction touches, as its commit would leave them."""
+    call.allow("txid", "tega_id")
+    operations = context.transactions.use(call.text("txid")).operations
+    return Response(_candidate(context.database.candidate(operations)))
+
+
+def _candidate(roots: list[tuple[str, int, node.MaybeContent]]) -> Iterator[bytes]:
+    yield b"["
+    for number, (name, version, content) in enumerate(roots):
+        if number:
+            yield b","
+        if content is ABSENT:
+            yield strictjson.dumps({"_deleted": True, "_oid": name})
+        else:
+            yield from encode.internal(content, version, name, None)
+    yield b"]"
+
+
+def cancel(context: Context, call: Call) -> Answer:
+    """Forget an open transaction."""
+    call.allow("txid", "tega_id")
+    txid = call.text("txid")
+    context.transactions.end(txid, None)
+    return {"txid": txid}
+
+
+async def commit(context: Context, call: Call) -> Answer:
+    """Commit an open transaction.
+
+    Sent again after a lost answer, it gives the first result: the transaction's own id serves where
+    the client gives none.
+    """
+    call.allow("txid", "tega_id")
+    txid, key = call.text("txid"), client_key(call)
+    known = context.database.state.ids.results.get(key or txid)
+    if known is not None:
+        return known
+    try:
+        return await context.committer.submit(context.transactions.end(txid, key))
+    except Collision as error:
+        return error_response(error, _NOT_ACCEPTABLE)
+
+
+def rollback(context: Context, call: Call) -> Answer:
+    """Make an old version of a root its newest."""
+    call.allow("root_oid", "backto", "tega_id")
+    backto = call.integer("backto")
+    if backto is None:
+        raise Malformed("missing parameter 'backto'", parameter="backto")
+    root = call.text("root_oid")
+    return context.committer.submit(Rollback(root, backto, client_id(call), client_key(call)))
+
+
+async def clear(context: Context, call: Call) -> Answer:
+    """Forget everything; a new life begins."""
+    call.allow("tega_id")
+    await _in_thread(context.database.clear)
+    return {"life": context.database.state.life}
+
+
+async def snapshot(context: Context, call: Call) -> Answer:
+    """Write a snapshot."""
+    call.allow("tega_id")
+    client_id(call)
+    await _in_thread(context.database.snapshot, True)
+    return {"seq": context.database.state.seq}
+
+
+async def _in_thread(function: Any, *args: Any) -> None:
+    await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+
+def sync(context: Context, call: Call) -> Answer:
+    """Catch up with leaders."""
+    call.allow("tega_id")
+    raise NoPeer("no peer is configured, so there is nothing to catch up with")
+
+
+class _RpcBody(msgspec.Struct, forbid_unknown_fields=True):
+    args: list[Any] | None = None
+    kwargs: dict[str, Any] | None = None
+
+
+def rpc(context: Context, call: Call) -> Answer:
+    """Call the function at a path."""
+    call.allow("path", "tega_id")
+    path = parse(call.text("path"))
+    if call.body:
+        try:
+            msgspec.convert(strictjson.loads(call.body), _RpcBody)
+        except msgspec.ValidationError as error:
+            raise Malformed(
+                f'malformed body: {error}: send {{"args": [...], "kwargs": {{...}}}}'
+            ) from None
+    try:
+        value = node.thaw(context.database.find(path).content)
+    except NotFound:
+        value = None
+    function = parse_function(value) if isinstance(value, str) else None
+    if function is None:
+        raise NoSuchFunction(f"no function at {dotted(path)}", path=dotted(path))
+    raise OwnerGone(
+        f"the owner of the function at {dotted(path)}, {function.owner!r}, is not connected",
+        path=dotted(path),
+        owner=function.owner,
+    )
+
+
+def roots(context: Context, call: Call) -> Answer:
+    """Every root and its newest version."""
+    call.allow("tega_id")
+    return {root.name: root.version for root in context.database.state.live_roots()}
+
+
+def old(context: Context, call: Call) -> Answer:
+    """Every root's readable old versions, those of deleted roots too."""
+    call.allow("tega_id")
+    state = context.database.state
+    return [{name: state.roots[name].old_versions()} for name in sorted(state.roots)]
+
+
+def empty_object(context: Context, call: Call) -> Answer:
+    """What is keyed by sessions or plugins, while there are none."""
+    call.allow("tega_id")
+    return {}
+
+
+def empty_list(context: Context, call: Call) -> Answer:
+    """A list of sessions or peers, while there are none."""
+    call.allow("tega_id")
+    return []
+
+
+def edges_of(context: Context, call: Call) -> Answer:
+    """Parents and children, for drawing."""
+    call.allow("root_oid", "old_roots", "tega_id")
+    state, name = context.database.state, call.optional("root_oid")
+    if name is not None:
+        _root_version(context, call)
+    return Response(_edges(edges(state, name, call.flag("old_roots"))))
+
+
+def _edges(pairs: Iterator[tuple[str, str]]) -> Iterator[bytes]:
+    opening = b"["
+    for pair in pairs:
+        yield opening + strictjson.dumps(pair)
+        opening = b","
+    yield b"[]" if opening == b"[" else b"]"
+
+
+def applied(context: Context, call: Call) -> Answer:
+    """How far each server is that has a root."""
+    call.allow("root_oid", "tega_id")
+    return {context.database.tega_id: _root_version(context, call)}
+
+
+def release(context: Context, call: Call) -> Answer:
+    """Give a tree led by another server back to this one."""
+    call.allow("root_oid", "tega_id")
+    name = call.text("root_oid")
+    _root_version(context, call)
+    raise NotFound(f"root {dotted((name,))} is led by this server: there is nothing to release")
+
+
+def _root_version(context: Context, call: Call) -> int:
+    name = call.text("root_oid")
+    root = context.database.state.roots.get(name)
+    if root is None:
+        raise NotFound(f"no root {dotted((name,))}", path=dotted((name,)))
+    return root.version
+
+
+def health(context: Context, call: Call) -> Answer:
+    """Whether the database takes commits, and why it does not."""
+    call.allow("tega_id")
+    database = context.database
+    state, refusal = database.state, database.refusal
+    body: dict[str, Any] = {
+        "status": "ok" if refusal is None else "read_only",
+        "tega_id": database.tega_id,
+        "life": state.life,
+        "seq": state.seq,
+        "roots": len(state.live_roots()),
+    }
+    if refusal is None:
+        return body
+    return Response(strictjson.dumps({**body, "reason": refusal.message}), refusal.status)
