@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -20,6 +19,7 @@ from tornado.netutil import bind_sockets
 from tega import __version__
 from tega.database import Database, new_life
 from tega.errors import TegaError
+from tega.heap import Heap
 from tega.log.base import Progress
 from tega.log.file import FileLog
 from tega.paths import check_tega_id
@@ -130,7 +130,7 @@ class Server:
         settings = self._settings
         self._committer = Committer(self.database)
         context = Context(
-            self.database, self._committer, Transactions(settings.transaction_expiry)
+            self.database, self._committer, Transactions(settings.transaction_expiry), {}
         )
         self._service = Service(App(context), settings.max_body, settings.max_url)
         # The limits on URL and body are the service's own, so that it can answer with an error
@@ -215,11 +215,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=settings.loglevel, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     print(LOGO.format(version=__version__), flush=True)
+    Heap().watch()
     try:
         database = open_database(settings, sys.stdout)
-        # What was just read stays: the collector need not look at it again and again.
-        gc.collect()
-        gc.freeze()
         asyncio.run(run(settings, database, sys.stdout))
     except TegaError as error:
         print(f"tega-server: {error}", file=sys.stderr)

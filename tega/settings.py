@@ -101,7 +101,7 @@ TABLE: tuple[Setting, ...] = (
             "bytes appended to the log after which a snapshot is made"),
     Setting("keep", None, 2, _integer(0, 1_000_000), "0 to 1000000",
             "older log segments, each of a snapshot's time, that are kept"),
-    Setting("max-depth", None, 64, _integer(1, 64), "1 to 64",
+    Setting("max-depth", None, 64, _integer(1, 200), "1 to 200",
             "most keys in a path, and deepest nesting of a value"),
     Setting("max-body", None, 1 << 20, _integer(1, 1 << 30), "1 to 1073741824 bytes",
             "most bytes of a request's body, and so of a list or string"),

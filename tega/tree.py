@@ -199,6 +199,7 @@ class Cont(Branch, MutableMapping[str, Any]):
         :returns: the container itself
         """
         self.__dict__["_frozen"] = True
+        self._own_children()
         for child in [*self._children.values(), *self._pending.values()]:
             if isinstance(child, Cont):
                 child.freeze_()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from tega.database import Database
 from tega.errors import Malformed
 from tega.paths import check_tega_id
+from tega.store.history import Result
 from tega.web.committer import Committer
 from tega.web.http import Call
 from tega.web.transactions import Transactions
@@ -16,11 +19,15 @@ MAX_TXID = 255
 
 
 class Context(msgspec.Struct, frozen=True, eq=False):
-    """The parts of a running server that handlers work on."""
+    """The parts of a running server that handlers work on.
+
+    :ivar committing: the transactions whose commit is under way, by id
+    """
 
     database: Database
     committer: Committer
     transactions: Transactions
+    committing: dict[str, asyncio.Future[Result]]
 
 
 def client_id(call: Call) -> str:

@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from tornado import httputil
+from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
 from tega import strictjson
@@ -71,6 +72,8 @@ class Call:
         self.method = method
         self.headers = headers
         self.body = body
+        if not uri.isascii():
+            raise Malformed("the URL holds bytes that are not ASCII: percent-encode them")
         self.path, _, query = uri.partition("?")
         self._params: dict[str, str] = _parse_query(query) if query else {}
 
@@ -138,9 +141,11 @@ def _parse_query(query: str) -> dict[str, str]:
     return params
 
 
-def error_response(error: TegaError, status: int | None = None) -> Response:
+def error_response(
+    error: TegaError, status: int | None = None, headers: dict[str, str] | None = None
+) -> Response:
     """The answer that a refusal gets."""
-    return Response(strictjson.dumps(error.body()), status or error.status)
+    return Response(strictjson.dumps(error.body()), status or error.status, headers or {})
 
 
 class Service(httputil.HTTPServerConnectionDelegate):
@@ -168,12 +173,12 @@ class Service(httputil.HTTPServerConnectionDelegate):
         return _Exchange(self, request_conn)
 
     def begin(self) -> None:
-        """A request has come whose answer is to be sent."""
+        """A request has come that is to be answered."""
         self._active += 1
         self._idle.clear()
 
     def end(self) -> None:
-        """A request has its answer, or will get none."""
+        """A request has its answer, or its client is gone."""
         self._active -= 1
         if not self._active:
             self._idle.set()
@@ -203,7 +208,7 @@ class _Exchange(httputil.HTTPMessageDelegate):
 
     def __init__(self, service: Service, connection: httputil.HTTPConnection) -> None:
         self._service = service
-        self._connection = connection
+        self._connection = cast(HTTP1Connection, connection)
         self._start: httputil.RequestStartLine | None = None
         self._headers: httputil.HTTPHeaders | None = None
         self._chunks: list[bytes] = []
@@ -218,26 +223,26 @@ class _Exchange(httputil.HTTPMessageDelegate):
     ) -> None:
         self._start = cast(httputil.RequestStartLine, start_line)
         self._headers = headers
-        self._service.begin()
         announced = headers.get("Content-Length", "")
         if announced.isdigit():
             limit = self._service.max_body
             waits = headers.get("Expect", "").lower() == "100-continue"
             if int(announced) > (limit if waits else limit * _DRAIN):
-                self._refuse(self._too_large())
+                self._refuse_early(self._too_large())
 
     def data_received(self, chunk: bytes) -> None:
         self._size += len(chunk)
         if self._size <= self._service.max_body:
             self._chunks.append(chunk)
         elif self._size > self._service.max_body * _DRAIN:
-            self._refuse(self._too_large())
+            self._refuse_early(self._too_large())
         else:
             self._chunks = []
 
     def finish(self) -> None:
         assert self._start is not None
         assert self._headers is not None
+        self._service.begin()
         uri = self._start.path
         if self._size > self._service.max_body:
             self._refuse(self._too_large())
@@ -263,10 +268,6 @@ class _Exchange(httputil.HTTPMessageDelegate):
         else:
             self._answer(answer)
 
-    def on_connection_close(self) -> None:
-        """The client went away before its request was whole."""
-        self._service.end()
-
     def _too_large(self) -> TooLarge:
         limit = self._service.max_body
         return TooLarge(
@@ -282,6 +283,11 @@ class _Exchange(httputil.HTTPMessageDelegate):
         except Exception as error:
             self._refuse(error)
 
+    def _refuse_early(self, error: TegaError) -> None:
+        """Refuse a request whose body is not read to its end: the connection cannot go on."""
+        self._service.begin()
+        self._answer(error_response(error, headers={"Connection": "close"}))
+
     def _refuse(self, error: Exception) -> None:
         if not isinstance(error, TegaError):
             reference = uuid.uuid4().hex[:8]
@@ -294,19 +300,31 @@ class _Exchange(httputil.HTTPMessageDelegate):
         self._answer(error_response(error))
 
     def _answer(self, answer: Answer) -> None:
-        response = answer if type(answer) is Response else Response(strictjson.dumps(answer))
-        body = response.body
-        if not isinstance(body, bytes):
-            body, rest = _first_turn(body)
-            if rest is not None:
-                if self._start is not None and self._start.version != "HTTP/1.0":
-                    self._service.spawn(self._stream(response, body, rest))
-                    return
-                body += b"".join(rest)
+        assert self._start is not None
+        try:
+            response = answer if type(answer) is Response else Response(strictjson.dumps(answer))
+            body = response.body
+            if not isinstance(body, bytes):
+                body, rest = _first_turn(body)
+                if rest is not None:
+                    if self._start.version != "HTTP/1.0":
+                        self._service.spawn(self._stream(response, body, rest))
+                        return
+                    body += b"".join(rest)
+        except Exception as error:
+            self._refuse(error)
+            return
         headers = self._response_headers(response)
         headers["Content-Length"] = str(len(body))
-        self._write_headers(response.status, headers, body)
-        self._end()
+        # What answers HEAD has no body, and tells how long it would be.
+        sent = b"" if self._start.method == "HEAD" else body
+        written = self._write_headers(response.status, headers, sent)
+        self._connection.finish()
+        # A client that reads slowly has its answer only when the last byte is on the way.
+        if written.done():
+            self._service.end()
+        else:
+            written.add_done_callback(lambda _: self._service.end())
 
     def _response_headers(self, response: Response) -> httputil.HTTPHeaders:
         headers = httputil.HTTPHeaders()
@@ -316,13 +334,11 @@ class _Exchange(httputil.HTTPMessageDelegate):
             headers[name] = value
         return headers
 
-    def _write_headers(self, status: int, headers: httputil.HTTPHeaders, body: bytes) -> Any:
+    def _write_headers(
+        self, status: int, headers: httputil.HTTPHeaders, body: bytes
+    ) -> asyncio.Future[None]:
         line = httputil.ResponseStartLine("HTTP/1.1", status, responses[status])
         return self._connection.write_headers(line, headers, body)
-
-    def _end(self) -> None:
-        self._service.end()
-        self._connection.finish()
 
     async def _stream(self, response: Response, first: bytes, rest: Iterator[bytes]) -> None:
         """Send a long body in turns, as fast as the client takes it."""
@@ -334,10 +350,15 @@ class _Exchange(httputil.HTTPMessageDelegate):
                 chunk, more = _first_turn(more)
                 if chunk:
                     await self._connection.write(chunk)
+            self._connection.finish()
         except StreamClosedError:
             log.debug("the client went away in the middle of an answer")
+        except Exception:
+            # Cut off, so that what has come is not taken for the whole.
+            log.exception("bug in the middle of an answer")
+            self._connection.close()
         finally:
-            self._end()
+            self._service.end()
 
 
 def _first_turn(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes] | None]:

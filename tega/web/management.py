@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +22,7 @@ from tega.rpc import parse_function
 from tega.store import encode, node
 from tega.store.commit import Rollback
 from tega.store.edges import edges
+from tega.store.history import Result
 from tega.store.node import ABSENT
 from tega.web.context import Context, client_id, client_key
 from tega.web.http import Answer, Call, Response, error_response
@@ -75,9 +76,19 @@ async def commit(context: Context, call: Call) -> Answer:
     if known is not None:
         return known
     try:
-        return await context.committer.submit(context.transactions.end(txid, key))
+        return await _commit(context, txid, key)
     except Collision as error:
         return error_response(error, _NOT_ACCEPTABLE)
+
+
+def _commit(context: Context, txid: str, key: str | None) -> Awaitable[Result]:
+    """Commit, or wait for the commit of the same transaction that is under way."""
+    running = context.committing.get(txid)
+    if running is None:
+        running = context.committer.submit(context.transactions.end(txid, key))
+        context.committing[txid] = running
+        running.add_done_callback(lambda _: context.committing.pop(txid))
+    return asyncio.shield(running)
 
 
 def rollback(context: Context, call: Call) -> Answer:
@@ -158,16 +169,46 @@ def old(context: Context, call: Call) -> Answer:
     return [{name: state.roots[name].old_versions()} for name in sorted(state.roots)]
 
 
-def empty_object(context: Context, call: Call) -> Answer:
-    """What is keyed by sessions or plugins, while there are none."""
+def channels(context: Context, call: Call) -> Answer:
+    """The channels, and who subscribes to them; none, as there are no sessions."""
     call.allow("tega_id")
     return {}
 
 
-def empty_list(context: Context, call: Call) -> Answer:
-    """A list of sessions or peers, while there are none."""
+def subscribers(context: Context, call: Call) -> Answer:
+    """Who subscribes, and to which channels; none, as there are no sessions."""
+    call.allow("tega_id")
+    return {}
+
+
+def ids(context: Context, call: Call) -> Answer:
+    """The tega ids of live sessions and plugins; none, as there are none of either."""
     call.allow("tega_id")
     return []
+
+
+def global_channels(context: Context, call: Call) -> Answer:
+    """The channels of global scope; none, as there are no sessions."""
+    call.allow("tega_id")
+    return []
+
+
+def forwarders(context: Context, call: Call) -> Answer:
+    """The peers that subscriptions are forwarded to; none, as there are no peers."""
+    call.allow("tega_id")
+    return []
+
+
+def plugins(context: Context, call: Call) -> Answer:
+    """The plugins that are loaded, and their scopes; none."""
+    call.allow("tega_id")
+    return {}
+
+
+def reload(context: Context, call: Call) -> Answer:
+    """Load the plugins anew, and list them; none."""
+    call.allow("tega_id")
+    return {}
 
 
 def edges_of(context: Context, call: Call) -> Answer:
@@ -188,7 +229,7 @@ def _edges(pairs: Iterator[tuple[str, str]]) -> Iterator[bytes]:
 
 
 def applied(context: Context, call: Call) -> Answer:
-    """How far each server is that has a root."""
+    """How far each server is that has a root: its version, by tega id."""
     call.allow("root_oid", "tega_id")
     return {context.database.tega_id: _root_version(context, call)}
 
