@@ -1,0 +1,1 @@
+"""The servers that are measured: tega, the bare handler, and the peers found on the machine."""
