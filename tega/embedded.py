@@ -258,17 +258,28 @@ class Tx:
         self._check_open()
         if ephemeral:
             raise NoSession(f"{tega_id or self._tega_id!r} has no live session")
-        node = instance if isinstance(instance, Node) else make_node(instance)
         if path is not None:
             keys = paths.parse(path)
         elif isinstance(instance, Node):
             keys = paths.check(instance.qname_())
         else:
             raise Malformed(f"a {type(instance).__name__} does not know its path: give path=")
-        value = None if node is None else node.serialize_()
-        self._operations.append(
-            make_put(keys, value, version, _checked(tega_id), self._database.max_depth)
-        )
+        self._operations.append(self._make_put(keys, instance, version, _checked(tega_id)))
+
+    def _make_put(
+        self, keys: paths.Path, instance: Any, version: int | None, tega_id: str | None
+    ) -> Operation:
+        depth = self._database.max_depth
+        known = isinstance(instance, Node)
+        try:
+            value = instance.serialize_() if known else instance
+            return make_put(keys, value, version, tega_id, depth)
+        except Malformed:
+            # Functions, integer keys, subclasses: a document knows what to make of them.
+            made = None if known else make_node(instance)
+            if made is None:
+                raise
+            return make_put(keys, made.serialize_(), version, tega_id, depth)
 
     def delete(self, path: Any, tega_id: str | None = None, version: int | None = None) -> None:
         """Remove the subtree at a path, and parents that this empties.

@@ -2,8 +2,8 @@
 
 A full collection visits every container, which for a million leaves takes most of a second. Trees
 hold no cycles, so those visits find nothing. What has survived a full collection that took
-noticeably long is therefore set aside: the collector does not look at it again. It is still freed as
-soon as nothing refers to it; only cycles among what is set aside would stay.
+noticeably long is therefore set aside: the collector does not look at it again. It is still freed
+as soon as nothing refers to it; only cycles among what is set aside would stay.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Node(ABC):
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in self.__dict__:
             raise AttributeError(
-                f"cannot set {name!r}: {self._label()} is a {type(self).__name__}; "
+                f"cannot set {name!r}: {self._label()} is of type {type(self).__name__}; "
                 "only a container has children, and no name of theirs starts with '_'"
             )
         self._check_writable()
@@ -278,7 +278,7 @@ class Leaf(Node):
 
     def __new__(
         cls, value: Any, _oid: str | None = None, _parent: Branch | None = None, _version: int = 0
-    ) -> Any:
+    ) -> Leaf:
         return super().__new__(cls, value)  # type: ignore[call-arg]
 
     def __init__(
@@ -299,8 +299,7 @@ class Leaf(Node):
 
     @classmethod
     def _grown(cls, content: Any, oid: Any, parent: Branch | None, version: int) -> Node:
-        leaf: Leaf = cls(content, oid, parent, version)
-        return leaf
+        return cls(content, oid, parent, version)
 
 
 class Bool(Leaf, int):
@@ -411,7 +410,7 @@ class RPC(Leaf):
 
     func: Func
 
-    def __new__(cls, value: Func, *place: Any, **named: Any) -> Any:
+    def __new__(cls, value: Func, *place: Any, **named: Any) -> RPC:
         self = object.__new__(cls)
         self.__dict__["func"] = value
         return self

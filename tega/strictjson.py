@@ -8,6 +8,7 @@ the same document always prints the same.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import immutables
@@ -24,10 +25,7 @@ def loads(text: bytes) -> Any:
     """
     try:
         value = _decode(text)
-        # Each key brings one colon: as many colons as keys leave no room for a duplicate. More of
-        # them stand in strings (MAC and IPv6 addresses) or behind a duplicate: then the slow
-        # parser looks.
-        if b"{" in text and text.count(b":") != _count_keys(value):
+        if b"{" in text and not _surely_unique(text, value):
             json.loads(text, object_pairs_hook=_unique)
     except msgspec.ValidationError as error:
         raise Malformed(f"bad JSON: {error}: tega takes finite floats and integers of up to 4300"
@@ -49,6 +47,18 @@ def dumps(value: Any) -> bytes:
     return _encode(value)
 
 
+def _surely_unique(text: bytes, value: Any) -> bool:
+    """Whether counting alone shows that no key was given twice.
+
+    Each key brings one colon, so as many colons as keys leave no room for a duplicate. Where none
+    is set off from its key's quote, colons inside strings (MAC and IPv6 addresses) need not count.
+    """
+    keys = _count_keys(value)
+    return text.count(b":") == keys or (
+        text.count(b'":') == keys and _SET_OFF.search(text) is None
+    )
+
+
 def _count_keys(value: Any) -> int:
     if type(value) is dict:
         return len(value) + sum(
@@ -65,6 +75,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> None:
         if key in seen:
             raise Malformed(f"duplicate key {key[:64]!r} in one object: give it once", key=key[:64])
         seen.add(key)
+
+
+#: A colon that does not follow its key's quote at once.
+_SET_OFF = re.compile(rb'"[ \t\r\n]+:')
 
 
 def _hook(value: Any) -> Any:

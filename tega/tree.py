@@ -55,7 +55,6 @@ _LEAF_TYPES: Mapping[type, type[Leaf]] = {
     float: Float,
     str: Str,
     list: Tuple,
-    Func: RPC,
 }
 
 _ATTRIBUTES = frozenset({"_value", "_version", "_oid", "_parent", "_ephemeral"})
@@ -355,12 +354,11 @@ def make_node(value: Any, oid: str | None = None, parent: Branch | None = None) 
 
 
 def _make_leaf(value: Any, oid: str | None, parent: Branch | None) -> Leaf:
-    if isinstance(value, RPC):
-        value = value.func
-    elif not isinstance(value, Func):
-        value = plain(value)
-    leaf: Leaf = _LEAF_TYPES[type(value)](value, oid, parent)
-    return leaf
+    if isinstance(value, (Func, RPC)):
+        func = value.func if isinstance(value, RPC) else value
+        return RPC(func, oid, parent)
+    content = plain(value)
+    return _LEAF_TYPES[type(content)](content, oid, parent)
 
 
 def _make_cont(value: Mapping[Any, Any], oid: str | None, parent: Branch | None) -> Cont:

@@ -9,6 +9,13 @@ from pathlib import Path
 class Disk:
     """Files as the operating system has them. Every method may raise `OSError`."""
 
+    def make_directory(self, path: Path) -> None:
+        """Make it where it is missing, its parents too, and wait until their names are on disk."""
+        if not path.is_dir():
+            self.make_directory(path.parent)
+            path.mkdir(exist_ok=True)
+            self.sync_directory(path.parent)
+
     def open(self, path: Path, create: bool = False) -> int:
         """Open for reading and appending; `create` starts an empty file."""
         flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC

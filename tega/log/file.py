@@ -8,7 +8,6 @@ or not there.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import threading
@@ -18,8 +17,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from tega.errors import Corrupt, Locked, LogError
-from tega.log import legacy, record, segments, snapshot
+from tega.errors import Corrupt, LogError
+from tega.log import legacy, lock, record, segments, snapshot
 from tega.log.base import Log, Progress, Settings, Snapshot
 from tega.log.disk import Disk
 from tega.log.record import BadRecord, Logged
@@ -33,13 +32,16 @@ SyncPolicy: TypeAlias = Literal["always", "interval", "never"]
 #: An event loop may wait this long for a sync, seconds.
 _QUICK: Final = 0.000_8
 
+#: A sync that takes so long is felt, seconds.
+_STALL: Final = 0.01
+
 #: A line about progress every so many commits.
 _PROGRESS: Final = 1_000
 
 
 def timestamp() -> str:
     """Now, UTC, as commits carry it."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.now(timezone.utc).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 class FileLog(Log):
@@ -84,37 +86,25 @@ class FileLog(Log):
         self._failure: OSError | None = None
         # Held while the file is synced or exchanged for the next one.
         self._fd_lock = threading.Lock()
+        # Held while segments get or lose their names, and while they are opened to be read.
+        self._names_lock = threading.RLock()
         self._syncer = _Syncer(self._sync, interval) if sync == "interval" else None
 
     # -- opening ------------------------------------------------------------------------------
 
     def recover(self, settings: Settings, progress: Progress | None = None) -> State:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._lock()
         try:
+            self._disk.make_directory(self.directory)
+            self._lock_fd = lock.acquire(self.directory, self.tega_id)
             return self._recover(settings, progress)
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, OSError) and not isinstance(error, LogError):
+                raise LogError(f"cannot open the log in {self.directory}: {error}") from error
             raise
 
-    def _lock(self) -> None:
-        path = self.directory / f"lock.{self.tega_id}"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-            os.close(fd)
-            raise Locked(
-                f"{self.directory} is in use for tega id {self.tega_id} by process {owner}: stop "
-                "that one, or choose another directory or tega id"
-            ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
-        self._lock_fd = fd
-
     def _recover(self, settings: Settings, progress: Progress | None) -> State:
-        for unfinished in self.directory.glob(f"log.{self.tega_id}.*.new"):
+        for unfinished in segments.drafts(self.directory, self.tega_id):
             # Never renamed, so never relied on; what it would have held is in the segment before.
             log.info("removing the unfinished snapshot %s", unfinished)
             self._disk.unlink(unfinished)
@@ -145,6 +135,10 @@ class FileLog(Log):
         self._open(numbers[-1], start)
         if end < len(data):
             self._set_aside(newest, data, end)
+        # A killed process leaves writes and names that never reached the disk. They are about to be
+        # seen, so a power cut must not take them back.
+        self._disk.sync(self._fd)
+        self._disk.sync_directory(self.directory)
         self._life, self._appended, self._synced = state.life, state.seq, state.seq
         self._retire_cleared(numbers[:-1], state.life)
         return state
@@ -156,7 +150,7 @@ class FileLog(Log):
         fresh = _FileSnapshot(self, state)
         for _ in fresh.steps():
             pass
-        fresh.install()
+        fresh.install(continued=False)
         return state
 
     def _replay(
@@ -189,6 +183,8 @@ class FileLog(Log):
     def _set_aside(self, path: Path, data: record.Data, end: int) -> None:
         """Move the torn tail of a segment to a file of its own."""
         aside = path.with_name(f"{path.name}.{end}.torn")
+        while aside.exists():
+            aside = aside.with_name(f"{aside.stem}+.torn")
         log.warning(
             "%s: the last %d bytes, from byte offset %d, are a commit cut short by a crash; it was "
             "never acknowledged. Setting it aside as %s",
@@ -208,7 +204,11 @@ class FileLog(Log):
         """Finish a clear that a crash cut short: segments of an earlier life get out of the way."""
         for number in reversed(older):
             path = segments.path_of(self.directory, self.tega_id, number)
-            first = next(record.read(segments.data_of(path)), None) if not _legacy(path) else None
+            data = segments.data_of(path)
+            try:
+                first = None if segments.is_legacy(data) else next(segments.commits(data), None)
+            except BadRecord as bad:
+                raise segments.corrupt(path, data, bad) from None
             if first is not None and first.extras.life != life:
                 self._rename_cleared([n for n in older if n <= number])
                 return
@@ -218,32 +218,45 @@ class FileLog(Log):
     def append(self, commits: Sequence[Commit]) -> None:
         if self._failure is not None:
             raise self._failure
-        text = record.texts(commits, self._synced, self._life)
         started = time.monotonic()
         try:
+            text = record.texts(commits, self._synced, self._life)
             self._disk.write(self._fd, text)
             self._size += len(text)
             self._appended = commits[-1].seq
             if self._policy == "always":
                 self._sync()
-        except OSError as error:
-            # After a failed sync the kernel may have dropped the pages: nothing here is sure now.
-            self._failure = error
+        except BaseException as error:
+            # After a failed sync the kernel may have dropped the pages, and after an interrupt the
+            # next commit would leave a gap: nothing here is sure now.
+            self._fail(error)
             raise
-        # A mean that forgets: one slow sync hands the next dozen to a thread.
-        self._cost += (time.monotonic() - started - self._cost) / 4
+        self._weigh(time.monotonic() - started)
         if self._syncer is not None:
             self._syncer.wake()
+
+    def _weigh(self, seconds: float) -> None:
+        """Take one append into the running mean of what appending costs.
+
+        A hiccup of a quick disk counts little, a stall that an event loop would feel counts whole.
+        """
+        if seconds < _STALL:
+            seconds = min(seconds, 4 * _QUICK)
+        self._cost += (seconds - self._cost) / 8
 
     def _sync(self) -> None:
         with self._fd_lock:
             appended = self._appended
             try:
                 self._disk.sync(self._fd)
-            except OSError as error:
-                self._failure = error
+            except BaseException as error:
+                self._fail(error)
                 raise
             self._synced = appended
+
+    def _fail(self, error: BaseException) -> None:
+        """Take nothing more."""
+        self._failure = error if isinstance(error, OSError) else OSError(f"interrupted: {error!r}")
 
     @property
     def failure(self) -> OSError | None:
@@ -265,13 +278,19 @@ class FileLog(Log):
     def clear(self, state: State) -> None:
         older = [n for n in segments.numbers(self.directory, self.tega_id) if n <= self._number]
         fresh = _FileSnapshot(self, state)
-        for _ in fresh.steps():
-            pass
-        # From the rename in here on the new life counts. Should a crash come before the renames
-        # after it, the next start sees segments of another life and goes on with them.
-        fresh.install(continued=False)
-        self._life, self._appended, self._synced = state.life, state.seq, state.seq
-        self._rename_cleared(older)
+        try:
+            for _ in fresh.steps():
+                pass
+            # From the rename in here on the new life counts. Should a crash come before the renames
+            # after it, the next start sees segments of another life and goes on with them.
+            with self._names_lock:
+                fresh.install(continued=False)
+                self._rename_cleared(older)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        with self._fd_lock:
+            self._life, self._appended, self._synced = state.life, state.seq, state.seq
 
     def _rename_cleared(self, older: list[int]) -> None:
         suffix = f".cleared-{timestamp()}"
@@ -279,12 +298,16 @@ class FileLog(Log):
             path = segments.path_of(self.directory, self.tega_id, number)
             self._disk.rename(path, path.with_name(path.name + suffix))
 
-    def _switch(self, number: int, snapshot_size: int) -> None:
-        """Append to another segment from now on."""
+    def _switch(self, number: int, snapshot_size: int, continued: bool) -> None:
+        """Append to another segment from now on; one that is `continued` says so in its end."""
         with self._fd_lock:
             previous = self._fd
             self._open(number, snapshot_size)
             self._synced = self._appended
+            if continued:
+                name = segments.path_of(self.directory, self.tega_id, number).name
+                self._disk.write(previous, segments.CONTINUED + name.encode() + b"\n")
+                self._disk.sync(previous)
             if previous >= 0:
                 self._disk.close(previous)
 
@@ -296,33 +319,44 @@ class FileLog(Log):
         self._due_at = snapshot_size + max(self._snapshot_size, snapshot_size)
 
     def _drop_old(self) -> None:
-        for number in segments.numbers(self.directory, self.tega_id):
-            if number < self._number - self._keep:
-                path = segments.path_of(self.directory, self.tega_id, number)
-                log.info("dropping %s: older than the %d segments to keep", path, self._keep)
-                self._disk.unlink(path)
+        with self._names_lock:
+            for number in segments.numbers(self.directory, self.tega_id):
+                if number < self._number - self._keep:
+                    path = segments.path_of(self.directory, self.tega_id, number)
+                    log.info("dropping %s: older than the %d segments to keep", path, self._keep)
+                    self._disk.unlink(path)
 
     # -- reading back -------------------------------------------------------------------------
 
     def commits_after(self, root: str, version: int) -> Iterator[Logged]:
+        with self._names_lock:
+            size = self._size
+            numbers = segments.numbers(self.directory, self.tega_id)
+            paths = [segments.path_of(self.directory, self.tega_id, n) for n in numbers]
+            mapped = [(path, segments.data_of(path)) for path in paths]
         seen = 0
-        for number in segments.numbers(self.directory, self.tega_id):
-            path = segments.path_of(self.directory, self.tega_id, number)
-            data = segments.data_of(path)
+        damage: Corrupt | None = None
+        for path, data in mapped:
             if segments.is_legacy(data):
                 continue
             try:
                 for logged in segments.commits(data):
+                    if logged.extras.snapshot:
+                        # Of a segment whose end a crash tore, the next one has all that counts.
+                        if damage is not None and logged.seq > seen:
+                            raise damage
+                        damage = None
                     # A segment repeats what was committed while its snapshot was written.
-                    if logged.extras.snapshot or logged.seq <= seen:
-                        continue
-                    seen = logged.seq
-                    if logged.extras.versions.get(root, -1) > version:
-                        yield logged
+                    elif logged.seq > seen:
+                        seen = logged.seq
+                        if logged.extras.versions.get(root, -1) > version:
+                            yield logged
             except BadRecord as bad:
-                # The newest segment may be growing: what is not whole yet is not published yet.
-                if number != self._number:
-                    raise segments.corrupt(path, data, bad) from None
+                # What the newest segment has beyond its size is being written, and not published.
+                if path != paths[-1] or bad.start < size:
+                    damage = segments.corrupt(path, data, bad)
+        if damage is not None:
+            raise damage
 
     def close(self) -> None:
         if self._syncer is not None:
@@ -338,10 +372,6 @@ class FileLog(Log):
             if self._lock_fd >= 0:
                 os.close(self._lock_fd)
                 self._lock_fd = -1
-
-
-def _legacy(path: Path) -> bool:
-    return segments.is_legacy(segments.data_of(path))
 
 
 class _FileSnapshot(Snapshot):
@@ -369,28 +399,28 @@ class _FileSnapshot(Snapshot):
 
     def install(self, continued: bool = True) -> None:
         owner = self._log
-        if owner._number != self._number - 1:
-            self.discard()
-            raise LogError("the log was cleared while this snapshot was written")
+        if owner._failure is not None:
+            raise owner._failure
+        if owner._number != self._number - 1 or (continued and owner._fd < 0):
+            raise LogError("the log was cleared or closed while this snapshot was written")
+        if continued:
+            self._copy_tail(owner._fd)
+            # What goes on under another name must be whole.
+            if owner._synced < owner._appended:
+                owner._sync()
+        self._disk.sync(self._fd)
+        fd, self._fd = self._fd, -1
+        self._disk.close(fd)
         try:
-            if continued and owner._fd >= 0:
-                self._copy_tail(owner._fd)
-            self._disk.sync(self._fd)
-        except OSError:
-            self.discard()
-            raise
-        try:
-            self._disk.close(self._fd)
-            self._fd = -1
-            self._disk.rename(self._draft, self._path)
-            if continued and owner._fd >= 0:
-                self._disk.write(owner._fd, segments.CONTINUED + self._path.name.encode() + b"\n")
-            owner._switch(self._number, self._size)
-        except OSError as error:
+            with owner._names_lock:
+                self._disk.rename(self._draft, self._path)
+                owner._switch(self._number, self._size, continued)
+        except BaseException as error:
             # The next start may read either segment: nothing may be added to one of them.
-            owner._failure = error
+            owner._fail(error)
             raise
-        owner._drop_old()
+        if continued:
+            owner._drop_old()
 
     def _copy_tail(self, source: int) -> None:
         """Repeat what was appended since the snapshot's state."""
@@ -400,11 +430,16 @@ class _FileSnapshot(Snapshot):
             offset += len(chunk)
 
     def discard(self) -> None:
-        if self._fd >= 0:
-            self._disk.close(self._fd)
-            self._fd = -1
-        if self._draft.exists():
-            self._disk.unlink(self._draft)
+        fd, self._fd = self._fd, -1
+        try:
+            if fd >= 0:
+                self._disk.close(fd)
+            if self._draft.exists():
+                self._disk.unlink(self._draft)
+        except OSError as error:
+            log.warning("cannot remove %s: %s. The next start does", self._draft, error)
+        # What just failed is not tried again with every commit.
+        self._log._due_at = self._log._size + self._log._snapshot_size
 
 
 class _Syncer:

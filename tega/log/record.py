@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from mmap import mmap
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from zlib import crc32
 
 import msgspec
@@ -32,6 +32,9 @@ from tega.store.commit import Commit, replay
 from tega.store.history import State
 
 Data: TypeAlias = bytes | mmap
+
+#: The depth of what was once accepted is not judged again: the limit may have been another one.
+_DEEP: Final = 1 << 20
 
 _HEAD = re.compile(rb"\? (\d{1,19})")
 _ROLLBACK = re.compile(rb"-(\d{1,19}) ([A-Za-z0-9._-]+) (\S+)")
@@ -193,7 +196,7 @@ def apply(state: State, logged: Logged, maxlen: int) -> State:
         raise BadRecord(start, start, f"life {extras.life} in a log of life {state.life}")
     try:
         changes = [
-            (r.ope, parse(r.path), node.freeze(r.instance) if r.ope == "PUT" else None)
+            (r.ope, parse(r.path), node.freeze(r.instance, _DEEP) if r.ope == "PUT" else None)
             for r in logged.records
         ]
         return replay(
@@ -216,6 +219,8 @@ def is_torn(data: Data, bad: BadRecord, expected: int) -> bool:
     while True:
         following = _next_valid(data, start + 1)
         region = data[start : following.start if following is not None else len(data)]
+        if _is_damaged(region):
+            return False
         if following is None:
             return _has_lost_blocks(region, start) or _is_cut_short(region)
         if following.extras.synced >= expected or not _has_lost_blocks(region, start):
@@ -229,24 +234,38 @@ def is_torn(data: Data, bad: BadRecord, expected: int) -> bool:
 
 
 def _next_valid(data: Data, start: int) -> Logged | None:
-    while (found := data.find(b"\n? ", start)) >= 0:
+    # The newline before it may be in a block that was lost.
+    while (found := re.compile(rb"[\n\0]\? ").search(data, start)) is not None:
+        start = found.start() + 1
         try:
-            return read_one(data, found + 1)
+            return read_one(data, start)
         except BadRecord:
-            start = found + 1
+            continue
     return None
+
+
+def _is_damaged(region: bytes) -> bool:
+    """Whether it is a whole commit but for its first or its last byte.
+
+    That may have been acknowledged, and a byte have changed since.
+    """
+    for mended in (b"?" + region[1:], region[:-1] + b"\n"):
+        try:
+            read_one(mended, 0)
+        except BadRecord:
+            continue
+        return True
+    return False
 
 
 def _has_lost_blocks(region: bytes, start: int) -> bool:
     """Whether there are NUL bytes, and only as lost blocks.
 
-    Those go from the start of a block, or of the region, to the end of a block or of the region. A
-    single NUL is a damaged byte.
+    Those go from the start of a block, or of the region, to the end of a block or of the region.
     """
     runs = list(re.finditer(rb"\0+", region))
     return bool(runs) and all(
-        run.end() - run.start() > 1
-        and (run.start() == 0 or (start + run.start()) % 512 == 0)
+        (run.start() == 0 or (start + run.start()) % 512 == 0)
         and (run.end() == len(region) or (start + run.end()) % 512 == 0)
         for run in runs
     )
@@ -276,11 +295,7 @@ def _is_line(line: bytes, number: int) -> bool:
 def _is_beginning(cut: bytes, number: int) -> bool:
     if number == 0:
         return b"? ".startswith(cut) or _HEAD.fullmatch(cut) is not None
-    if cut[:1] == b"@":
-        # The whole last line without its newline is still cut short; with another byte in place of
-        # the newline it is damaged.
-        return not re.search(rb"\} [0-9a-f]{8}.", cut, re.DOTALL)
-    return cut[:1] in b"{-"
+    return cut[:1] in b"{-@"
 
 
 def texts(commits: Sequence[Commit], synced: int, life: str) -> bytes:

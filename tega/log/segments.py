@@ -39,6 +39,12 @@ def numbers(directory: Path, tega_id: str) -> list[int]:
     return found
 
 
+def drafts(directory: Path, tega_id: str) -> list[Path]:
+    """Segments on their way: snapshots that were not finished."""
+    found = [(path, _NAME.fullmatch(path.stem)) for path in directory.glob("log.*.new")]
+    return [path for path, name in found if name is not None and name["id"] == tega_id]
+
+
 def other_ids(directory: Path, tega_id: str) -> list[str]:
     """The tega ids, other than this one, that have segments in a directory."""
     return sorted({name for name, _ in _segments(directory)} - {tega_id})
@@ -64,7 +70,11 @@ def is_legacy(data: Data) -> bool:
 
     Anything that is not surely of 2017 counts as of today, so that damage is found and named.
     """
-    return re.match(rb"\s*(\?\s*\n|\*|\{'|\{\"ope\"|-\d+ )", data[:4096]) is not None
+    if re.match(rb"\s*(\?\s*\n|\*|\{'|\{\"ope\"|-\d+ )", data[:4096]) is None:
+        return False
+    # A changed byte can take the number from a first line, but not the CRC from a last line.
+    last = data.find(b"\n@")
+    return last < 0 or not re.search(rb"\} [0-9a-f]{8}$", data[last : data.find(b"\n", last + 1)])
 
 
 def commits(data: Data, start: int = 0) -> Iterator[Logged]:

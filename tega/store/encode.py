@@ -24,6 +24,7 @@ from tega.store.node import (
     Node,
     base_of,
     freeze,
+    thaw,
     version_of,
 )
 from tega.strictjson import dumps
@@ -44,8 +45,8 @@ def plain(content: Content) -> Iterator[bytes]:
 
 
 def text(content: Content) -> bytes:
-    """The value of a tree, in one piece."""
-    return b"".join(plain(content))
+    """The value of a tree, in one piece: for content that came in one."""
+    return dumps(thaw(content))
 
 
 def _plain_leaf(child: Content) -> Any:

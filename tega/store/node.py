@@ -89,7 +89,11 @@ def freeze(value: Any, room: int = MAX_DEPTH) -> Content:
             if type(key) is not str:
                 raise Malformed(f"key {key!r} is {type(key).__name__}: keys are strings")
             check_key(key)
-            children[key] = freeze(child, room - 1)
+            # Most leaves are short texts, which need no call of their own.
+            if type(child) is str and child.isascii():
+                children[key] = child
+            else:
+                children[key] = freeze(child, room - 1)
         return Node(immutables.Map(children))
     if kind is int:
         if value.bit_length() > _MAX_BITS:

@@ -172,6 +172,15 @@ class Service(httputil.HTTPServerConnectionDelegate):
     ) -> httputil.HTTPMessageDelegate:
         return _Exchange(self, request_conn)
 
+    def head(self, response: Response, size: int) -> bytes:
+        """The status line and headers of an answer whose body has `size` bytes."""
+        more = "".join([f"{name}: {value}\r\n" for name, value in response.headers.items()])
+        status = response.status
+        return (
+            f"HTTP/1.1 {status} {responses[status]}\r\nContent-Type: {response.content_type}\r\n"
+            f"Date: {self.date()}\r\nContent-Length: {size}\r\n{more}\r\n"
+        ).encode("latin-1")
+
     def begin(self) -> None:
         """A request has come that is to be answered."""
         self._active += 1
@@ -314,17 +323,30 @@ class _Exchange(httputil.HTTPMessageDelegate):
         except Exception as error:
             self._refuse(error)
             return
-        headers = self._response_headers(response)
-        headers["Content-Length"] = str(len(body))
-        # What answers HEAD has no body, and tells how long it would be.
-        sent = b"" if self._start.method == "HEAD" else body
-        written = self._write_headers(response.status, headers, sent)
+        written = self._write_whole(response, body)
         self._connection.finish()
         # A client that reads slowly has its answer only when the last byte is on the way.
         if written.done():
             self._service.end()
         else:
             written.add_done_callback(lambda _: self._service.end())
+
+    def _write_whole(self, response: Response, body: bytes) -> asyncio.Future[None]:
+        assert self._start is not None
+        assert self._headers is not None
+        if (
+            self._start.version == "HTTP/1.1"
+            and self._start.method != "HEAD"
+            and "Connection" not in self._headers
+            and "Connection" not in response.headers
+        ):
+            # No header depends on the connection, so that all can be written at one go.
+            return self._connection.write(self._service.head(response, len(body)) + body)
+        headers = self._response_headers(response)
+        headers["Content-Length"] = str(len(body))
+        # What answers HEAD has no body, and tells how long it would be.
+        sent = b"" if self._start.method == "HEAD" else body
+        return self._write_headers(response.status, headers, sent)
 
     def _response_headers(self, response: Response) -> httputil.HTTPHeaders:
         headers = httputil.HTTPHeaders()
@@ -369,6 +391,8 @@ def _first_turn(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes] | None]
     for piece in pieces:
         done.append(piece)
         size += len(piece)
-        if size > _CHUNK or time.monotonic() > until:
+        # Not after every piece: a process that was not scheduled for a while must not make a stream
+        # of a short answer.
+        if size > _CHUNK or (len(done) % 8 == 0 and time.monotonic() > until):
             return b"".join(done), pieces
     return b"".join(done), None

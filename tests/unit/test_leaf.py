@@ -183,6 +183,8 @@ class TestFunc:
         assert r.f.qname_() == ["r", "f"]
         assert r.serialize_() == {"f": "%me.area", "g": "%me.area(7)"}
         assert r.f.serialize_(True)["_value"] == "%me.area"
+        r.sub = type("Sub", (Func,), {})("me", area)
+        assert r.sub(4) == [4, 1]
         r.h = r.f
         assert (r.h(3), r.h.qname_(), r.f.qname_()) == ([3, 1], ["r", "h"], ["r", "f"])
         with pytest.raises(ValueError, match="bound"):

@@ -239,7 +239,7 @@ class TestAssigning:
 
     def test_a_leaf_is_not_silently_replaced_by_a_container(self):
         r = cont_of({"a": 1, "s": "x"})
-        with pytest.raises(AttributeError, match=r"r\.a is a Int"):
+        with pytest.raises(AttributeError, match=r"r\.a is of type Int"):
             r.a.b = 1
         with pytest.raises(AttributeError):
             r.s.b.c = 1

@@ -1,0 +1,1 @@
+"""``tega-cli``: tega on the command line."""

@@ -1,0 +1,232 @@
+"""The arguments of the program, from the table of commands."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from tega import __version__, paths
+from tega.cli import yamltext
+from tega.cli.grammar import (
+    VERBS,
+    Argument,
+    Command,
+    Joins,
+    Kind,
+    Verb,
+    Where,
+    parse_integer,
+    parse_target,
+)
+from tega.errors import Malformed
+
+_ABOUT = "Ask a tega server. Without a command, the prompt: h shows what it takes."
+_EPILOG = f"""\
+A value is YAML with the JSON schema (so also JSON), as an argument or on standard input. "--" ends
+the options: tega-cli put a -- -x. Exit status: 0 done, 1 refused or not found, 2 bad usage, 3 no
+connection. tega db {__version__}"""
+
+_HOST = re.compile(r"[^\s/@?#\[\]\\]+")
+_KEYWORD = re.compile(r"[^\W\d]\w*(?==)")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the program was started with.
+
+    :param command: None: the prompt
+    :param value: text of the value; None: it comes on standard input
+    :param txid: the transaction to go into
+    :param yes: do not ask
+    """
+
+    address: str
+    port: int
+    tega_id: str | None
+    form: str
+    command: Command | None = None
+    value: str | None = None
+    txid: str | None = None
+    yes: bool = False
+
+    @property
+    def verb(self) -> Verb | None:
+        """What the table says of the command."""
+        return VERBS[self.command.name] if self.command else None
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Read the arguments of the program.
+
+    :raises SystemExit: after help (0), or a usage error (2) that has been printed
+    """
+    parser = _Parser(
+        prog="tega-cli",
+        description=_ABOUT,
+        epilog=_EPILOG,
+        allow_abbrev=False,
+        formatter_class=_Wide,
+    )
+    parser.add_argument("-V", action="version", version=f"tega db {__version__}")
+    _add_common(parser, "127.0.0.1", 8739, None, "yaml")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for verb in VERBS.values():
+        if verb.where is not Where.INTERACTIVE:
+            _add_verb(commands, verb)
+    given = vars(parser.parse_args(arguments))
+    return Options(
+        given["address"],
+        given["port"],
+        given["tega_id"],
+        given["form"],
+        _command(given) if given["command"] else None,
+        given.get("value"),
+        given.get("txid"),
+        given.get("yes", False),
+    )
+
+
+class _Wide(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=18, width=100)
+
+
+class _Parser(argparse.ArgumentParser):
+    """One whose errors show what was given as a terminal may have it."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: -"):
+            message += ' (what is no option goes after "--")'
+        super().error(yamltext.printable(message))
+
+
+def _add_common(parser: argparse.ArgumentParser, *defaults: Any) -> None:
+    """The options that stand before or behind the command; behind, without defaults."""
+    address, port, tega_id, form = defaults or (argparse.SUPPRESS,) * 4
+    parser.add_argument(
+        "-a",
+        dest="address",
+        metavar="ADDRESS",
+        type=_address,
+        default=address,
+        help="of the server; 127.0.0.1",
+    )
+    parser.add_argument(
+        "-p", dest="port", metavar="PORT", type=_port, default=port, help="of the server; 8739"
+    )
+    parser.add_argument(
+        "-t",
+        dest="tega_id",
+        metavar="TEGAID",
+        type=_checked(paths.check_tega_id),
+        default=tega_id,
+        help="who asks; a unique one",
+    )
+    parser.add_argument(
+        "-o",
+        dest="form",
+        choices=("yaml", "json", "raw"),
+        default=form,
+        help="how data is printed; yaml (raw: a string as it is, all else JSON)",
+    )
+
+
+def _add_verb(commands: Any, verb: Verb) -> None:
+    parser = commands.add_parser(
+        verb.name,
+        help=verb.help,
+        description=verb.help,
+        allow_abbrev=False,
+        formatter_class=_Wide,
+    )
+    for argument in verb.arguments:
+        if argument.kind is not Kind.INTEGER:
+            _add(parser, "target", argument, _checked(parse_target, argument))
+        elif not argument.optional:
+            _add(parser, "number", argument, _checked(parse_integer, argument))
+        else:
+            parser.add_argument(
+                f"--{argument.name.lower()}",
+                dest="number",
+                metavar="N",
+                type=_checked(parse_integer, argument),
+            )
+    if verb.takes_value:
+        parser.add_argument(
+            "value", metavar="VALUE", nargs="?", help="YAML or JSON; without it: standard input"
+        )
+    if verb.name == "rpc":
+        parser.add_argument(
+            "args", metavar="ARGUMENT", nargs="*", type=_checked(yamltext.loads), help="YAML"
+        )
+        parser.add_argument(
+            "-k",
+            dest="kwargs",
+            metavar="NAME=VALUE",
+            action="append",
+            default=[],
+            type=_checked(_keyword),
+            help="a named argument, its value YAML",
+        )
+    if verb.joins is not Joins.NOT:
+        parser.add_argument(
+            "--txid",
+            metavar="T",
+            required=verb.joins is Joins.MUST,
+            help="the transaction that begin has printed",
+        )
+    if verb.asks:
+        parser.add_argument("--yes", action="store_true", help="do not ask")
+    _add_common(parser)
+
+
+def _add(parser: argparse.ArgumentParser, dest: str, argument: Argument, type: Any) -> None:
+    parser.add_argument(dest, metavar=argument.name, type=type, help=argument.kind.value)
+
+
+def _command(given: dict[str, Any]) -> Command:
+    return Command(
+        given["command"],
+        given.get("target", ""),
+        given.get("number"),
+        args=tuple(given.get("args", ())),
+        kwargs=dict(given.get("kwargs", ())),
+    )
+
+
+def _checked(read: Any, *before: Any) -> Any:
+    """A reader whose refusal argparse shows as it is."""
+
+    def convert(text: str) -> Any:
+        try:
+            return read(*before, text)
+        except Malformed as error:
+            raise argparse.ArgumentTypeError(error.message) from None
+
+    return convert
+
+
+def _keyword(text: str) -> tuple[str, Any]:
+    name = _KEYWORD.match(text)
+    if not name:
+        raise Malformed(f"{text[:64]!r} is not NAME=VALUE")
+    return name[0], yamltext.loads(text[name.end() + 1 :])
+
+
+def _address(text: str) -> str:
+    try:
+        known = bool(_HOST.fullmatch(text) and text.encode("idna"))
+    except UnicodeError:
+        known = False
+    if not known:
+        raise argparse.ArgumentTypeError(f"{text[:64]!r} is not the name or address of a host")
+    return text
+
+
+def _port(text: str) -> int:
+    if not (re.fullmatch("[0-9]{1,5}", text) and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text[:64]!r} is not a port: give 1 to 65535")
+    return int(text)
