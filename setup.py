@@ -44,7 +44,6 @@ setup(
         ],
     },
     classifiers=[
-        "License :: OSI Approved :: MIT License",
         "Programming Language :: Python :: 3",
         "Topic :: Database :: Database Engines/Servers",
         "Topic :: System :: Networking",

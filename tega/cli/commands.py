@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from tega.cli.grammar import Command, help_text
 from tega.driver import Driver, TransactionException
-from tega.errors import Malformed
 
 
 class _NoData:
@@ -47,7 +46,6 @@ def run(command: Command, driver: Driver) -> Answer:
     """Run a command.
 
     :param command: any but ``q``
-    :raises Malformed: where it cannot be sent
     :raises DriverError: where it is refused
     :raises OSError: where there is no connection, or the answer is lost
     """
@@ -137,9 +135,6 @@ def _id(driver: Driver, command: Command) -> Answer:
 
 
 def _call(driver: Driver, command: Command) -> Answer:
-    taken = sorted({"path", "self"} & command.kwargs.keys())
-    if taken:
-        raise Malformed(f"an argument named {taken[0]!r} cannot be sent: give it by its place")
     return Answer(driver.rpc(command.target, *command.args, **command.kwargs)[2])
 
 

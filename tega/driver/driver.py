@@ -183,7 +183,7 @@ class Driver:
         :raises TransactionException: where one is open already
         """
         self._expect_none()
-        self._thread.transaction = Transaction(txid, exchange.new_key())
+        self._thread.transaction = Transaction(txid)
 
     def cand(self, internal: bool = False, python_dict: bool = False) -> list[Any]:
         """The trees that this transaction touches, as they would be after a commit.
@@ -319,7 +319,7 @@ class Driver:
         """
         return self._manage("GET", "edges", root_oid=root_oid, old_roots=old_roots)
 
-    def rpc(self, path: str, *args: Any, **kwargs: Any) -> Managed:
+    def rpc(self, path: str, /, *args: Any, **kwargs: Any) -> Managed:
         """Call the function at a dotted path.
 
         :returns: status, reason, and what the function returned

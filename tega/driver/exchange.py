@@ -54,10 +54,9 @@ class Response:
 
 @dataclass(frozen=True)
 class Transaction:
-    """An open transaction: its id, and the key under which it is committed at most once."""
+    """An open transaction. The server commits one id at most once, however often it is asked."""
 
     txid: str
-    key: str
 
 
 Result = TypeVar("Result")
@@ -174,7 +173,7 @@ def get(
 def begin(tega_id: str) -> Exchange[Transaction]:
     """Open a transaction. One whose answer is lost stays empty and expires."""
     response = yield _request("POST", "/_begin", tega_id=tega_id)
-    return Transaction(_read(response, TransactionException)["txid"], new_key())
+    return Transaction(_read(response, TransactionException)["txid"])
 
 
 def cand(transaction: Transaction, internal: bool, python_dict: bool) -> Exchange[list[Any]]:
@@ -199,7 +198,7 @@ def cancel(transaction: Transaction) -> Exchange[None]:
 
 def commit(transaction: Transaction) -> Exchange[dict[str, Any]]:
     """Commit a transaction, at most once however often it is asked."""
-    response = yield _request("POST", "/_commit", key=transaction.key, txid=transaction.txid)
+    response = yield _request("POST", "/_commit", txid=transaction.txid)
     answer: dict[str, Any] = _read(response, TransactionException)
     return answer
 

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from behaviour.transcripts import ROOT, alike, blocks, replay
+from transcripts import ROOT, alike, blocks, replay
 
 DOCUMENTS = ["README.md", "doc/usage.md"]
 

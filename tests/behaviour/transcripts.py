@@ -107,6 +107,19 @@ def _typed(lines: list[str]) -> Iterator[str]:
             value = bool(line)
 
 
+def _entered(lines: list[str]) -> Iterator[str]:
+    """What is typed between two prompts: a command, with its value where it has one.
+
+    In one go, for the terminal echoes what comes while nobody reads a line.
+    """
+    entry = ""
+    for line in _typed(lines):
+        entry += line + "\n"
+        if line.partition(" ")[0] not in ("put", "pute") and (entry == line + "\n" or not line):
+            yield entry
+            entry = ""
+
+
 def _session(lines: list[str], port: int, home: Path) -> str:
     """Type the lines of a recorded session into a new one at a pseudo-terminal."""
     pid, terminal = pty.fork()
@@ -117,10 +130,10 @@ def _session(lines: list[str], port: int, home: Path) -> str:
     try:
         screen = Screen(terminal)
         screen.wait_for(r"\[tega: 0\] $")
-        for line in _typed(lines):
-            os.write(terminal, line.encode() + b"\n")
-            # The echo of a line and the prompt or the empty line after it show that it was taken.
-            screen.wait_for(r"(\[tega: \d+\] |\n)$")
+        for number, entry in enumerate(_entered(lines), 1):
+            os.write(terminal, entry.encode())
+            if entry != "q\n":
+                screen.wait_for(rf"\[tega: {number}\] $")
         screen.wait_for_end()
         return screen.text
     finally:

@@ -60,7 +60,7 @@ class FakeDriver(Driver):
     def rollback(self, root_oid: str, backto: int) -> Any:
         return self._answer("rollback", root_oid, backto)
 
-    def rpc(self, path: str, *args: Any, **kwargs: Any) -> Any:
+    def rpc(self, path: str, /, *args: Any, **kwargs: Any) -> Any:
         return self._answer("rpc", path, args, kwargs)
 
     def _manage(self, method: str, command: str, **params: Any) -> Any:
@@ -308,7 +308,7 @@ def run(driver: Driver, *words: str) -> int:
         ("commit --txid t2", {"commit": "t2"}, 0, "", ""),
         ("rollback a -1", {"rollback": (200, "OK", {})}, 0, "", ""),
         ("rpc a.f 1", {"rpc": (200, "OK", None)}, 0, "null\n", ""),
-        ("rpc a.f -k path=1", {}, 2, "", "an argument named 'path' cannot be sent"),
+        ("rpc a.f -k path=1 -k self=2", {"rpc": (200, "OK", 3)}, 0, "3\n", ""),
         ("id", {}, 0, "me\n", ""),
     ],
 )
