@@ -51,7 +51,7 @@ def compile_pattern(pattern: str) -> tuple[Any, ...]:
             reason = error.args[0] if error.args else error
             shown = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
             raise Malformed(
-                f"malformed pattern {level[:64]!r}: {shown}: RE2 syntax is taken",
+                f"malformed pattern {level[:64]!r}: {shown}. A pattern is RE2 syntax, one a level",
                 pattern=level[:64],
             ) from None
     return tuple(compiled)

@@ -38,6 +38,11 @@ def blocks(document: Path) -> list[str]:
     return re.findall(r"^```console\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
 
 
+def programs(document: Path) -> list[str]:
+    """The Python blocks of a document."""
+    return re.findall(r"^```python\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
+
+
 def alike(text: str) -> str:
     """The text without what differs from run to run."""
     for pattern, name in _VARYING:
@@ -81,11 +86,10 @@ def _shell(command: str, port: int, logdir: Path, home: Path) -> str:
     command = command.replace("scripts/var", str(logdir))
     done = subprocess.run(
         ["bash", "-c", functions + command],
-        capture_output=True, text=True, cwd=ROOT, env=_environment(home), timeout=PATIENCE,
-        check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+        env=_environment(home), timeout=PATIENCE, check=False,
     )
-    output = done.stdout + done.stderr
-    output = output.replace(str(logdir), "scripts/var")
+    output = done.stdout.replace(str(logdir), "scripts/var")
     return output if output.endswith("\n") or not output else output + "\n"
 
 
