@@ -42,6 +42,13 @@ def new_life() -> str:
     return uuid.uuid4().hex[:16]
 
 
+def _read_only(error: BaseException) -> ReadOnly:
+    return ReadOnly(
+        f"read-only: the commit log cannot be written ({str(error) or repr(error)}). Mend the disk "
+        "and start again"
+    )
+
+
 class Pending:
     """A request on its way: accepted or refused, but what was decided is not durable yet.
 
@@ -70,7 +77,8 @@ class Pending:
         """
         assert self.settled, "nobody may learn this before it is durable"
         if self._error is not None:
-            raise self._error
+            # Many may be told of the same failure: its traceback must not grow with each of them.
+            raise self._error.with_traceback(None)
         assert self._result is not None
         return self._result
 
@@ -121,6 +129,9 @@ class Database:
     @property
     def refusal(self) -> Unavailable | None:
         """Why no commit is taken; None while they are."""
+        if self._refusal is None and self._log.failure is not None:
+            # A sync in the background failed: --sync interval.
+            return _read_only(self._log.failure)
         return self._refusal
 
     @property
@@ -167,8 +178,9 @@ class Database:
             return pending
 
     def _judge(self, request: Request) -> Pending:
-        if self._refusal is not None:
-            return Pending(None, self._refusal)
+        refusal = self.refusal
+        if refusal is not None:
+            return Pending(None, refusal)
         staged = self._staged
         if request.txid is not None:
             known = staged.ids.results.get(request.txid)
@@ -199,25 +211,25 @@ class Database:
         try:
             if made:
                 self._log.append(made)
-        except Exception as error:
-            # A bug too must not leave anybody waiting, nor what is staged above what is on disk.
+        except BaseException as error:
+            # A bug or an interrupt too must not leave anybody waiting, nor what is staged above
+            # what is on disk.
             if not isinstance(error, OSError):
-                log.exception("a bug in writing the commit log")
+                log.exception("writing the commit log was cut short")
             self._give_up(error, batch)
+            if not isinstance(error, Exception):
+                raise
             return
         # Only the attribute moves; whoever holds the state before keeps a whole one.
         self._published = state
         for pending in batch:
             pending.settled = True
 
-    def _give_up(self, error: Exception, batch: list[Pending]) -> None:
+    def _give_up(self, error: BaseException, batch: list[Pending]) -> None:
         """Turn read-only: drop what was staged, and tell everybody who waits."""
         log.error("the commit log cannot be written: %s. The database is read-only now", error)
         with self._stage_lock:
-            self._refusal = ReadOnly(
-                f"read-only: the commit log cannot be written ({error}). Mend the disk and start "
-                "again"
-            )
+            self._refusal = _read_only(error)
             self._staged = self._published
             unwritten, self._batch = self._batch, []
         for pending in batch:
@@ -256,7 +268,8 @@ class Database:
         with self._snapshot_lock:
             with self._flush_lock:
                 self._flush()
-                self._raise_if_closed()
+                if self.refusal is not None:
+                    raise self.refusal
                 snapshot = self._log.snapshot(self._published)
             try:
                 started = time.monotonic()
@@ -316,11 +329,12 @@ class Database:
                     failure = error
                 else:
                     self._staged = self._published = state
-            gone = Unavailable("the database was cleared meanwhile: send it again")
+            if failure is not None:
+                self._give_up(failure, [])
+            gone = self._refusal or Unavailable("the database was cleared meanwhile: send it again")
             for pending in overtaken:
                 pending.fail(gone)
             if failure is not None:
-                self._give_up(failure, [])
                 raise Unavailable(f"clearing failed: {failure}") from failure
 
     def check(self) -> None:

@@ -264,7 +264,7 @@ class Tx:
             keys = paths.check(instance.qname_())
         else:
             raise Malformed(f"a {type(instance).__name__} does not know its path: give path=")
-        self._operations.append(self._make_put(keys, instance, version, _checked(tega_id)))
+        self._operations.append(self._make_put(keys, instance, version, tega_id))
 
     def _make_put(
         self, keys: paths.Path, instance: Any, version: int | None, tega_id: str | None
@@ -290,7 +290,7 @@ class Tx:
         self._check_open()
         keys = paths.check(path.qname_()) if isinstance(path, Node) else paths.parse(path)
         self._operations.append(
-            make_delete(keys, version, _checked(tega_id), self._database.max_depth)
+            make_delete(keys, version, tega_id, self._database.max_depth)
         )
 
     def get_candidate(self) -> dict[str, Any]:
@@ -338,10 +338,6 @@ class Tx:
             self.cancel()
         elif self._open:
             self.commit()
-
-
-def _checked(tega_id: str | None) -> str | None:
-    return None if tega_id is None else paths.check_tega_id(tega_id)
 
 
 def _document(content: Content, version: int, path: paths.Path) -> Any:

@@ -23,6 +23,9 @@ MAX_KEY = 255
 #: Most keys in a path, the root's included, and the deepest nesting of a value.
 MAX_DEPTH = 64
 
+#: Most characters of a client's transaction id.
+MAX_TXID = 255
+
 _TEGA_ID = re.compile(r"[A-Za-z0-9.-][A-Za-z0-9._-]*")
 
 
@@ -183,3 +186,20 @@ def check_tega_id(tega_id: str) -> str:
             "not starting with '_'"
         )
     return tega_id
+
+
+def check_txid(txid: str) -> str:
+    """Refuse what cannot be a client's transaction id: 1 to 255 characters of Unicode text.
+
+    :returns: the id
+    :raises Malformed: naming it
+    """
+    try:
+        txid.encode()
+    except UnicodeEncodeError:
+        raise Malformed(f"transaction id {txid[:64]!r} holds a lone surrogate") from None
+    if not 0 < len(txid) <= MAX_TXID:
+        raise Malformed(
+            f"transaction id of {len(txid)} characters, {txid[:64]!r}: use 1 to {MAX_TXID}"
+        )
+    return txid

@@ -218,16 +218,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Heap().watch()
     try:
         database = open_database(settings, sys.stdout)
-        asyncio.run(run(settings, database, sys.stdout))
-    except TegaError as error:
+    except (TegaError, OSError) as error:
         print(f"tega-server: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 1
+    try:
+        asyncio.run(run(settings, database, sys.stdout))
     except OSError as error:
-        where = f"{settings.address}:{settings.port}"
-        print(f"tega-server: {where}, {settings.logdir}: {error}", file=sys.stderr)
+        print(
+            f"tega-server: cannot listen on {settings.address}:{settings.port}: {error}. Choose "
+            "another --address or --port, or stop what listens there",
+            file=sys.stderr,
+        )
         return 1
     return 0
-
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ REST = """## REST
 JSON in and out, UTF-8, on port 8739. A path has one percent-encoded key a segment:
 `/routes/10.0.0.0%2F24/metric/`. Booleans in a query are `True`, `true`, `1` or `False`, `false`,
 `0`; a parameter that is not known, or given twice, is refused. `tega_id` names who asks. A change
-may carry the header `Idempotency-Key`, 1 to 255 printable characters: sent again with the same key
+may carry the header `Idempotency-Key`, 1 to 255 characters: sent again with the same key
 it gives the first answer and changes nothing. An open transaction's own id does the same for its
 commit.
 """

@@ -119,7 +119,7 @@ class FileLog(Log):
             return self._begin(0, State(self._new_life()))
         newest = segments.path_of(self.directory, self.tega_id, numbers[-1])
         data = segments.data_of(newest)
-        if segments.is_legacy(data):
+        if legacy.is_legacy(data):
             paths = [segments.path_of(self.directory, self.tega_id, n) for n in numbers]
             log.info("reading the 2017 format: %s", ", ".join(path.name for path in paths))
             state = legacy.load(paths, self._new_life(), settings)
@@ -206,7 +206,7 @@ class FileLog(Log):
             path = segments.path_of(self.directory, self.tega_id, number)
             data = segments.data_of(path)
             try:
-                first = None if segments.is_legacy(data) else next(segments.commits(data), None)
+                first = None if legacy.is_legacy(data) else next(segments.commits(data), None)
             except BadRecord as bad:
                 raise segments.corrupt(path, data, bad) from None
             if first is not None and first.extras.life != life:
@@ -321,10 +321,15 @@ class FileLog(Log):
     def _drop_old(self) -> None:
         with self._names_lock:
             for number in segments.numbers(self.directory, self.tega_id):
-                if number < self._number - self._keep:
-                    path = segments.path_of(self.directory, self.tega_id, number)
-                    log.info("dropping %s: older than the %d segments to keep", path, self._keep)
-                    self._disk.unlink(path)
+                if number >= self._number - self._keep:
+                    return
+                path = segments.path_of(self.directory, self.tega_id, number)
+                if legacy.is_legacy(segments.data_of(path)):
+                    # What a server of 2017 left is never dropped, only out of the row.
+                    self._disk.rename(path, path.with_name(f"{path.name}.2017"))
+                    continue
+                log.info("dropping %s: older than the %d segments to keep", path, self._keep)
+                self._disk.unlink(path)
 
     # -- reading back -------------------------------------------------------------------------
 
@@ -337,7 +342,7 @@ class FileLog(Log):
         seen = 0
         damage: Corrupt | None = None
         for path, data in mapped:
-            if segments.is_legacy(data):
+            if legacy.is_legacy(data):
                 continue
             try:
                 for logged in segments.commits(data):
@@ -434,7 +439,8 @@ class _FileSnapshot(Snapshot):
         try:
             if fd >= 0:
                 self._disk.close(fd)
-            if self._draft.exists():
+            # After a close the directory, and a draft of that name, may be another process's.
+            if self._log._lock_fd >= 0 and self._draft.exists():
                 self._disk.unlink(self._draft)
         except OSError as error:
             log.warning("cannot remove %s: %s. The next start does", self._draft, error)

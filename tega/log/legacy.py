@@ -1,11 +1,11 @@
 """The format of 2017, which is read and never written.
 
-Lines are Python literals of dicts between ``?`` and ``@TIMESTAMP``; in older logs a transaction ends
-in ``:!``, and ``?`` may be missing. Beside them there are rollbacks, ``-N TEGA_ID ROOT``, and lines
-with ``*``, which say nothing about the data.
+Lines are Python literals of dicts between ``?`` and ``@TIMESTAMP``; in older logs a transaction
+ends in ``:!``, and ``?`` may be missing. Beside them there are rollbacks, ``-N TEGA_ID ROOT``, and
+lines with ``*``, which say nothing about the data.
 
-A literal is looked through token by token before Python parses it, so that nothing but a plain value
-gets that far; and nothing in a log is ever executed. See doc/tega-db-format.md for the rules.
+A literal is looked through token by token before Python parses it, so that nothing but a plain
+value gets that far; and nothing in a log is ever executed. See doc/tega-db-format.md for the rules.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import immutables
 
@@ -33,9 +33,6 @@ from tega.store.history import Root, State
 from tega.store.node import ABSENT, Content, Leaf, MaybeContent, Node
 
 log = logging.getLogger(__name__)
-
-#: Takes what was read otherwise than it stands there, a sentence each.
-Warn: TypeAlias = Callable[[str], None]
 
 #: The list of old roots was that long, whatever ``maxlen`` said.
 _OLD_ROOTS: Final = 10
@@ -69,6 +66,23 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.path}: line {self.line}"
+
+
+class BadLine(Exception):
+    """A line that cannot be read."""
+
+    def __init__(self, place: Place, reason: str) -> None:
+        super().__init__(reason)
+        self.place = place
+        self.reason = reason
+
+
+#: Takes what was read otherwise than it stands there: the place, and what became of it.
+Warn: TypeAlias = Callable[[Place, str], None]
+
+
+def _log_warning(place: Place, text: str) -> None:
+    log.warning("%s: %s", place, text)
 
 
 class Record(NamedTuple):
@@ -121,18 +135,21 @@ def load(paths: Sequence[Path], life: str, settings: Settings) -> State:
     :raises Corrupt: for the first line that cannot be read
     """
     state = State(life)
-    for step in history(paths, life, settings):
-        state = step.state
+    try:
+        for step in history(paths, life, settings):
+            state = step.state
+    except BadLine as bad:
+        raise corrupt(bad) from None
     roots = {name: _trimmed(root, settings.maxlen) for name, root in state.roots.items()}
     return State(life, state.seq, immutables.Map(roots))
 
 
 def history(
-    paths: Sequence[Path], life: str, settings: Settings, warn: Warn = log.warning
+    paths: Sequence[Path], life: str, settings: Settings, warn: Warn = _log_warning
 ) -> Iterator[Step]:
     """Every transaction with the state after it, the last ten old roots kept.
 
-    :raises Corrupt: for the first line that cannot be read
+    :raises BadLine: for the first line that cannot be read
     """
     state = State(life)
     for path in paths:
@@ -150,10 +167,10 @@ def transactions(path: Path, data: Data, max_depth: int, warn: Warn) -> Iterator
     One that has no end, since the server stopped while it wrote, is not joined to the next one, as
     2017's server did: it is left out, with a warning.
 
-    :raises Corrupt: for the first line that cannot be read
+    :raises BadLine: for the first line that cannot be read
     """
     if _OF_TODAY.search(data) is not None:
-        _refuse(Place(path, 1, 0), "this begins as a log of 2017, but has commits of today's format")
+        raise BadLine(Place(path, 1, 0), "this begins as a log of 2017, but holds commits of today")
     opened: Place | None = None
     records: list[Record] = []
     marked = False
@@ -164,7 +181,7 @@ def transactions(path: Path, data: Data, max_depth: int, warn: Warn) -> Iterator
                 opened, records, marked = place, [], True
             elif line[:1] == b"{":
                 if opened is None and marked:
-                    _refuse(place, "a record outside of a transaction")
+                    raise BadLine(place, "a record outside of a transaction")
                 opened = opened or place
                 records.append(_record(place, line.removesuffix(b":!"), max_depth))
                 if line.endswith(b":!"):
@@ -182,11 +199,11 @@ def transactions(path: Path, data: Data, max_depth: int, warn: Warn) -> Iterator
                 opened, records = None, []
                 yield Transaction((), "", rollback)
             elif line and line[:1] != b"*":
-                _refuse(place, f"neither a record nor a marker: {line[:40]!r}")
-        except Corrupt:
+                raise BadLine(place, f"neither a record nor a marker: {line[:40]!r}")
+        except BadLine:
             if whole:
                 raise
-            warn(f"{place}: cut short, left out")
+            warn(place, "a line cut short, left out")
     _drop(opened, records, warn)
 
 
@@ -202,17 +219,17 @@ def _lines(path: Path, data: Data) -> Iterator[tuple[Place, bytes, bool]]:
 
 def _drop(opened: Place | None, records: list[Record], warn: Warn) -> None:
     if opened is not None:
-        warn(f"{opened}: a transaction without an end, {len(records)} records, left out")
+        warn(opened, f"a transaction without an end, {len(records)} records, left out")
 
 
 def _rollback(place: Place, line: bytes, whole: bool) -> Rollback:
     found = _ROLLBACK.fullmatch(line)
     if found is None or not whole:
-        _refuse(place, "a rollback is '-N TEGA_ID ROOT'")
+        raise BadLine(place, "a rollback is '-N TEGA_ID ROOT'")
     try:
         (root,) = parse(found[3].decode())
     except ValueError:
-        _refuse(place, "a rollback is '-N TEGA_ID ROOT', ROOT the name of one")
+        raise BadLine(place, "a rollback is '-N TEGA_ID ROOT', ROOT the name of one") from None
     return Rollback(place, int(found[1]), found[2].decode(errors="replace"), root)
 
 
@@ -231,7 +248,7 @@ def _record(place: Place, line: bytes, max_depth: int) -> Record:
         who = node.freeze(tega_id or "")
         return Record(place, ope, parse(path), who, value.get("instance"))
     except Malformed as error:
-        _refuse(place, error.message)
+        raise BadLine(place, error.message) from None
 
 
 def literal(text: bytes, max_depth: int) -> Any:
@@ -270,10 +287,12 @@ def _guard(source: str, max_depth: int) -> None:
         position = token.end()
 
 
-def _refuse(place: Place, reason: str) -> NoReturn:
-    raise Corrupt(
-        f"{place}, byte offset {place.offset}: {reason}. Nothing was changed. This is read as a log "
-        "of 2017: mend that line by hand, in a copy",
+def corrupt(bad: BadLine) -> Corrupt:
+    """The error for a line that cannot be read: file, line, byte offset, and what to do."""
+    place = bad.place
+    return Corrupt(
+        f"{place}, byte offset {place.offset}: {bad.reason}. Nothing was changed. This is read as "
+        "a log of 2017: mend that line by hand, and keep a copy",
         file=str(place.path),
         line=place.line,
         offset=place.offset,
@@ -301,7 +320,7 @@ def _rolled_back(state: State, rollback: Rollback) -> State:
     root = state.roots.get(rollback.root)
     there = 0 if root is None else len(root.old)
     if root is None or not 0 < rollback.back <= there:
-        _refuse(
+        raise BadLine(
             rollback.place,
             f"a rollback by {rollback.back} where {rollback.root} has {there} old roots",
         )
@@ -316,7 +335,7 @@ def _rolled_back(state: State, rollback: Rollback) -> State:
 def _with_snapshot(state: State, record: Record, max_depth: int, warn: Warn) -> State:
     place, name, instance = record.place, record.path[0], record.instance
     if len(record.path) != 1:
-        _refuse(place, "a snapshot is of a whole root")
+        raise BadLine(place, "a snapshot is of a whole root")
     root = state.roots.get(name)
     following = 0 if root is None else root.version + 1
     version = _version_in(instance, following)
@@ -324,9 +343,9 @@ def _with_snapshot(state: State, record: Record, max_depth: int, warn: Warn) -> 
     try:
         content = _content(instance, version, (name,), max_depth, ephemeral)
     except Malformed as error:
-        _refuse(place, error.message)
+        raise BadLine(place, error.message) from None
     if ephemeral:
-        warn(f"{place}: ephemeral nodes left out: {', '.join(map(dotted, ephemeral))}")
+        warn(place, f"ephemeral nodes left out: {', '.join(map(dotted, ephemeral))}")
     chain = _chain(state, root, repr(instance))
     if root is None or not following - 1 <= version <= following:
         # Other numbers than those counted here: the snapshot's hold, older roots have none.
@@ -351,8 +370,6 @@ def _content(
         return ABSENT
     if "_value" in value:
         return node.freeze(value["_value"], max_depth - len(path))
-    if len(path) > max_depth:
-        raise Malformed("nested too deep: over the depth limit, a setting")
     children: dict[str, Content] = {}
     left_out = False
     for key, child in value.items():
@@ -361,6 +378,8 @@ def _content(
         if type(key) is not str:
             raise Malformed(f"key {key!r} is {type(key).__name__}: keys are strings")
         check_key(key)
+        if len(path) >= max_depth:
+            raise Malformed("nested too deep: over the depth limit, a setting")
         own = min(_version_in(child, version), version)
         content = _content(child, own, (*path, key), max_depth, ephemeral)
         if content is ABSENT:
@@ -395,18 +414,18 @@ def _with_changes(
             else:
                 _delete(draft, record, warn)
         except Malformed as error:
-            _refuse(record.place, error.message)
+            raise BadLine(record.place, error.message) from None
     state, _ = draft.commit(time, _OLD_ROOTS, None)
     return state
 
 
 def _put(draft: Draft, record: Record, max_depth: int, warn: Warn) -> None:
-    put = make_put(record.path, record.instance, None, record.tega_id, max_depth)
+    put = make_put(record.path, record.instance, max_depth=max_depth)
     try:
         draft.apply(put)
     except LeafInTheWay as error:
         # It was acknowledged, so it took place: the leaf gave way.
-        warn(f"{record.place}: {dotted(record.path)} replaces the leaf {error.details['path']}")
+        warn(record.place, f"{dotted(record.path)} replaces the leaf {error.details['path']}")
         draft.apply(Delete(parse(error.details["path"])))
         draft.apply(put)
 
@@ -415,7 +434,7 @@ def _delete(draft: Draft, record: Record, warn: Warn) -> None:
     try:
         draft.apply(Delete(record.path, None, record.tega_id))
     except NotFound:
-        warn(f"{record.place}: nothing at {dotted(record.path)} to delete")
+        warn(record.place, f"nothing at {dotted(record.path)} to delete")
         name = record.path[0]
         if name in draft.state.roots or name in draft.contents:
             # Rollbacks count it.

@@ -11,7 +11,7 @@ from pathlib import Path
 from tega.errors import Corrupt
 from tega.log.record import BadRecord, Data, Logged, read_one
 
-_NAME = re.compile(r"log\.(?P<id>[A-Za-z0-9.-][A-Za-z0-9._-]*)\.(?P<number>\d+)")
+_NAME = re.compile(r"log\.(?P<id>[A-Za-z0-9.-][A-Za-z0-9._-]*)\.(?P<number>0|[1-9]\d*)")
 
 #: How the last line of a segment begins that has a successor.
 CONTINUED = b"> "
@@ -102,11 +102,16 @@ def successor(data: Data) -> str | None:
 def corrupt(path: Path, data: Data, bad: BadRecord) -> Corrupt:
     """The error for a place that does not check: file, line, byte offset, and what to do."""
     line = data[: bad.offset].count(b"\n") + 1
+    where = f"{path.parent} -t {_id_of(path)}"
     return Corrupt(
         f"{path}: line {line}, byte offset {bad.offset}: {bad.reason}. Nothing was changed. Look "
-        f"with 'tega-log verify {path.parent}'; 'tega-log repair {path.parent}' sets aside what "
-        "does not check",
+        f"with 'tega-log verify {where}'; 'tega-log repair {where}' sets aside what does not check",
         file=str(path),
         line=line,
         offset=bad.offset,
     )
+
+
+def _id_of(path: Path) -> str:
+    found = _NAME.fullmatch(path.name)
+    return found["id"] if found is not None else "ID"

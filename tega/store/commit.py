@@ -15,7 +15,7 @@ import immutables
 import msgspec
 
 from tega.errors import Collision, Malformed, NotFound
-from tega.paths import MAX_DEPTH, Path, check_key, dotted, wire
+from tega.paths import MAX_DEPTH, Path, check_key, check_tega_id, check_txid, dotted, wire
 from tega.store import encode, node
 from tega.store.history import Result, Root, State
 from tega.store.node import ABSENT, Content, MaybeContent
@@ -57,9 +57,13 @@ def make_put(
 ) -> Put:
     """A checked `Put` of a JSON value, which is not kept.
 
-    :raises Malformed: for a path or value that the data model does not allow
+    :param path: as `tega.paths` gives it: of checked keys
+    :param tega_id: who puts, where that is not who commits
+    :raises Malformed: for a depth, value, version or tega id that the data model does not allow
     """
     _check_depth(path, max_depth)
+    if tega_id is not None:
+        check_tega_id(tega_id)
     if expected is not None and expected < MUST_NOT_EXIST:
         raise Malformed(f"version {expected}: a put takes one from 0 up, or -1 for 'not there'")
     return Put(path, node.freeze(value, max_depth - len(path)), expected, tega_id)
@@ -68,11 +72,13 @@ def make_put(
 def make_delete(
     path: Path, expected: int | None = None, tega_id: str | None = None, max_depth: int = MAX_DEPTH
 ) -> Delete:
-    """A checked `Delete`.
+    """A checked `Delete`; its parameters are as for `make_put`.
 
-    :raises Malformed: for a path or version that the data model does not allow
+    :raises Malformed: for a depth, version or tega id that the data model does not allow
     """
     _check_depth(path, max_depth)
+    if tega_id is not None:
+        check_tega_id(tega_id)
     if expected is not None and expected < 0:
         raise Malformed(f"version {expected}: a delete takes a version from 0 up")
     return Delete(path, expected, tega_id)
@@ -151,6 +157,9 @@ def stage(state: State, request: Request, time: str, maxlen: int) -> tuple[State
     :returns: the state after it, and the commit
     :raises TegaError: where the request is refused; nothing has changed then
     """
+    check_tega_id(request.tega_id)
+    if request.txid is not None:
+        check_txid(request.txid)
     if isinstance(request, Rollback):
         return _stage_rollback(state, request, time, maxlen)
     draft = Draft(state, request.tega_id)

@@ -302,9 +302,10 @@ def diff(old: MaybeContent, new: MaybeContent, path: Path) -> Iterator[tuple[Pat
     if new is ABSENT:
         yield path, ABSENT
     elif type(old) is Node and type(new) is Node and (new.children or not old.children):
-        for key, child in new.children.items():
-            yield from diff(old.children.get(key, ABSENT), child, (*path, key))
-        for key in old.children:
+        # In order of key, for these changes are logged: the same commit has one text.
+        for key in sorted(new.children):
+            yield from diff(old.children.get(key, ABSENT), new.children[key], (*path, key))
+        for key in sorted(old.children):
             if key not in new.children:
                 yield (*path, key), ABSENT
     elif old is ABSENT or not _same_leaf(old, new):

@@ -7,15 +7,11 @@ import asyncio
 import msgspec
 
 from tega.database import Database
-from tega.errors import Malformed
-from tega.paths import check_tega_id
+from tega.paths import check_tega_id, check_txid
 from tega.store.history import Result
 from tega.web.committer import Committer
 from tega.web.http import Call
 from tega.web.transactions import Transactions
-
-#: Most characters of a client's transaction id.
-MAX_TXID = 255
 
 
 class Context(msgspec.Struct, frozen=True, eq=False):
@@ -45,9 +41,4 @@ def client_key(call: Call) -> str | None:
     :raises Malformed: for one that is too long, or not printable
     """
     key = call.headers.get("Idempotency-Key")
-    if key is not None and not (0 < len(key) <= MAX_TXID and key.isascii() and key.isprintable()):
-        raise Malformed(
-            f"malformed Idempotency-Key {key[:64]!r}: use 1 to {MAX_TXID} printable ASCII"
-            " characters"
-        )
-    return key
+    return None if key is None else check_txid(key)

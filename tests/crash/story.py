@@ -68,6 +68,13 @@ def _nodes(content: Any, version: int, name: str) -> list[Any]:
     ]
 
 
+def check_history(db: Database) -> None:
+    """What watchers would read back: each version once, in order, up to the newest."""
+    for name, root in db.state.roots.items():
+        versions = [c.extras.versions[name] for c in db.commits_after(name, -1)]
+        assert versions == list(range(root.version + 1 - len(versions), root.version + 1))
+
+
 def open_database(directory: Path, disk: Disk | None = None, **options: Any) -> Database:
     commit_log = FileLog(
         directory, ME, new_life, snapshot_size=0, keep=1, disk=disk, **options

@@ -19,7 +19,7 @@ from disks import (
     volume_after,
     write_image,
 )
-from story import Fingerprint, Story, fingerprint, is_among, open_database, put
+from story import Fingerprint, Story, check_history, fingerprint, is_among, open_database, put
 
 from tega.database import Database
 
@@ -52,7 +52,7 @@ class Inspector:
         with open_database(self.directory, QuickDisk()) as db:
             db.check()
             found = fingerprint(db.state)
-            _check_history(db)
+            check_history(db)
             self._go_on(db)
         return found
 
@@ -69,13 +69,6 @@ class Inspector:
             db.close()
             with open_database(self.directory, QuickDisk()) as again:
                 assert fingerprint(again.state) == after
-
-
-def _check_history(db: Database) -> None:
-    """What watchers would read back: each version once, in order, up to the newest."""
-    for name, root in db.state.roots.items():
-        versions = [c.extras.versions[name] for c in db.commits_after(name, -1)]
-        assert versions == list(range(root.version + 1))[root.version + 1 - len(versions) :]
 
 
 def _told(story: Story) -> Story:

@@ -1,18 +1,22 @@
-"""Each call to the disk may fail: nothing acknowledged is lost, and nothing unsure is acknowledged."""
+"""Each call to the disk may fail: what was acknowledged stays, what is unsure is refused."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
+import threading
 from itertools import count
 from pathlib import Path
 
 import pytest
 from disks import FaultyDisk, Image, Mark, QuickDisk, calls_of, volume_after, write_image
-from story import Fingerprint, Story, fingerprint, is_among, open_database, put, several
+from story import ME, Fingerprint, Story, check_history, fingerprint, is_among, open_database, put
 
+from tega.database import Database, new_life
 from tega.errors import LogError, OutcomeUnknown, ReadOnly, Unavailable
+from tega.log.disk import Disk
+from tega.log.file import FileLog
 
 
 @pytest.fixture(autouse=True)
@@ -60,10 +64,9 @@ def test_the_nth_call_fails(
         write_image(image, directory)
         error = OSError(code, os.strerror(code))
         disk = FaultyDisk(kind, nth, mode, error, calls_of(image))
-        try:
-            story = Story(directory, disk)
-        except LogError as refusal:
-            assert os.strerror(code) in refusal.message
+        story, why_not = _start(directory, disk)
+        if story is None:
+            assert os.strerror(code) in why_not
             _check_left(disk, directory, [before])
             continue
         assert fingerprint(story.db.state) == before
@@ -86,6 +89,14 @@ def test_the_nth_call_fails(
     assert nth > 1, "the story never does this"
 
 
+def _start(directory: Path, disk: FaultyDisk) -> tuple[Story | None, str]:
+    """A story, or why it cannot begin."""
+    try:
+        return Story(directory, disk), ""
+    except LogError as error:
+        return None, error.message
+
+
 def _check_failed(story: Story, disk: FaultyDisk, begun: int, refusal: Unavailable) -> None:
     """What the database may do and say after a step failed."""
     since = disk.calls[begun:]
@@ -93,6 +104,7 @@ def _check_failed(story: Story, disk: FaultyDisk, begun: int, refusal: Unavailab
     renamed = any(not isinstance(c, Mark) and c.kind == "rename" for c in since)
     db = story.db
     assert fingerprint(db.state) == story.states[story.acknowledged], "reads go on"
+    check_history(db)
     db.check()
     if story.is_in_snapshot and not renamed and disk.kind != "rename" and (
         disk.failed_file in created or disk.kind == "open"
@@ -165,3 +177,39 @@ def test_an_interrupt_anywhere(tmp_path: Path, kind: str, mode: str) -> None:
         if not disk.failed:
             break
     assert nth > 1, "the story never does this"
+
+
+def test_a_snapshot_that_fails_again_and_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It does no harm, not even if it cannot be removed, and is not tried with every commit."""
+    caplog.set_level(logging.CRITICAL, "tega")
+
+    class Full(Disk):
+        attempts = 0
+
+        def open(self, path: Path, create: bool = False) -> int:
+            fd = super().open(path, create)
+            if path.name.endswith(".1.new"):
+                self.attempts += 1
+                self.close(fd)
+                raise OSError(errno.ENOSPC, "no space")
+            return fd
+
+        def unlink(self, path: Path) -> None:
+            raise OSError(errno.EIO, "no luck")
+
+    disk = Full()
+    commit_log = FileLog(tmp_path / "db", ME, new_life, snapshot_size=2000, disk=disk)
+    with Database(commit_log, ME) as db:
+        for n in range(100):
+            db.commit(put("a", n))
+            for thread in threading.enumerate():
+                if thread.name == "tega-snapshot":
+                    thread.join(30)
+        size = (tmp_path / "db" / f"log.{ME}.0").stat().st_size
+        assert 1 < disk.attempts <= size / 2000 + 1
+        assert db.refusal is None
+        db.check()
+    with open_database(tmp_path / "db") as db:
+        assert db.state.seq == 100

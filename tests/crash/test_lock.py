@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import tega
 from story import ME, open_database, put
 
+import tega
 from tega.database import Database, new_life
 from tega.errors import Corrupt, Locked
 from tega.log.file import FileLog

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tega
 import writer
+from story import check_history
+
+import tega
 
 #: Longest life of a process, seconds: from its fork, so that some die in the start.
 LIFE = 0.12
@@ -119,9 +121,7 @@ def test_kills_under_load(tmp_path: Path, rounds: int) -> None:
     with writer.open_database(tmp_path / "db") as db:
         db.check()
         ledger.found(writer.summary(db))
-        versions = [c.extras.versions["own-0"] for c in db.commits_after("own-0", -1)]
-        newest = db.state.roots["own-0"].version
-        assert versions == list(range(newest + 1))[newest + 1 - len(versions) :]
+        check_history(db)
 
 
 def _kill_one(child: Child, ledger: Ledger, life: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import threading
 from pathlib import Path
 
@@ -151,3 +152,26 @@ def test_a_start_that_cannot_sync_is_refused(tmp_path: Path) -> None:
         open_database(tmp_path / "db", disk)
     with open_database(tmp_path / "db") as db:
         assert db.state.seq == 1
+
+
+def test_the_disk_really_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the other tests take for synced is what the operating system was asked for."""
+    waited: list[tuple[str, int]] = []
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(
+            os, name, lambda fd, name=name: waited.append((name, os.fstat(fd).st_ino))
+        )
+    disk = Disk()
+    fd = disk.open(tmp_path / "old", create=True)
+    disk.write(fd, b"text")
+    file, directory = os.fstat(fd).st_ino, tmp_path.stat().st_ino
+    assert not waited
+    disk.sync(fd)
+    disk.rename(tmp_path / "old", tmp_path / "new")
+    disk.truncate(fd, 2)
+    disk.sync_directory(tmp_path)
+    disk.close(fd)
+    assert waited == [
+        ("fdatasync", file), ("fsync", directory), ("fsync", file), ("fsync", directory)
+    ]
+    assert (tmp_path / "new").read_bytes() == b"te"

@@ -17,6 +17,7 @@ from tega.database import Database, Pending, new_life
 from tega.errors import Collision, NotFound, OutcomeUnknown, ReadOnly, TegaError
 from tega.log.file import FileLog
 from tega.store.commit import Rollback, Transaction, make_delete
+from tega.store.history import Result
 from tega.store.node import thaw
 
 
@@ -110,7 +111,11 @@ def test_an_answer_waits_for_what_it_tells(
     db: Database, disk: GatedDisk, syncing: Task, request_: Any, error: type[TegaError] | None
 ) -> None:
     pending = db.submit(request_)
-    waiter = Task(lambda: (db.flush(), pending.result())[1])
+    def wait() -> Result:
+        db.flush()
+        return pending.result()
+
+    waiter = Task(wait)
     assert not pending.settled
     assert waiter.is_alive()
     disk.gate.set()

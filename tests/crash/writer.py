@@ -20,6 +20,7 @@ import os
 import random
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def main() -> None:
                 live(directory, line.strip())
             finally:
                 # Only a bug gets here; the parent sees that nobody killed this one.
-                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+                traceback.print_exc()
                 os._exit(1)
         _, status = os.waitpid(pid, 0)
         say("end", os.waitstatus_to_exitcode(status))

@@ -321,8 +321,12 @@ class DatabaseMachine(RuleBasedStateMachine):
                     changed.put(path, record.instance, version)
                 elif path[0] == root:
                     changed.delete(path, version)
-            if logged.rolled_back is not None and changed.tree:
-                changed.versions[root,] = version
+            if logged.rolled_back is not None:
+                name, back = logged.rolled_back
+                target = past[version - 1 - back]
+                assert (name, plain.text(changed.tree)) == (root, plain.text(target.tree))
+                if changed.tree:
+                    changed.versions[root,] = version
             assert_same(changed, past[version])
         newest = self.model.newest(root)
         assert made_versions == list(range(newest + 1 - len(made_versions), newest + 1))
@@ -396,8 +400,8 @@ def sized(examples: int) -> settings:
     )
 
 
-DatabaseMachine.TestCase.settings = sized(60)
-FileDatabaseMachine.TestCase.settings = sized(60)
+DatabaseMachine.TestCase.settings = sized(200)
+FileDatabaseMachine.TestCase.settings = sized(200)
 
 TestMemory = DatabaseMachine.TestCase
 TestFile = FileDatabaseMachine.TestCase

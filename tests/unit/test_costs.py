@@ -110,6 +110,21 @@ def test_a_put_is_no_copy_of_other_roots(db: Database) -> None:
     assert db.state.roots["big"] is before
 
 
+def test_old_versions_share_after_a_snapshot_and_a_restart(tmp_path: Path) -> None:
+    for _ in range(2):
+        with Database(FileLog(tmp_path, "me", new_life), "me") as db:
+            if db.state.seq == 0:
+                db.commit(put("r", {f"k{n}": {"x": {"y": n}} for n in range(100)}))
+                for n in range(10):
+                    db.commit(put(f"r.k{n}.x.y", -n))
+                db.snapshot()
+            root = db.state.roots["r"]
+            shared: dict[int, Node] = {}
+            for version in (*root.old_versions(), root.version):
+                shared |= containers(root.at(version))
+            assert len(shared) == 201 + 3 * 10
+
+
 # -- syncs ----------------------------------------------------------------------------------------
 
 

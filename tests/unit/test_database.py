@@ -35,11 +35,13 @@ class FaultyDisk(Disk):
 
     :ivar failing: whether syncs fail
     :ivar before_draft: called once, before something is written to a new file
+    :ivar before_sync: called once, before a sync
     """
 
     def __init__(self) -> None:
         self.failing = False
         self.before_draft: Callable[[], None] | None = None
+        self.before_sync: Callable[[], None] | None = None
         self._draft = -1
 
     def open(self, path: Path, create: bool = False) -> int:
@@ -56,6 +58,9 @@ class FaultyDisk(Disk):
         super().write(fd, data)
 
     def sync(self, fd: int) -> None:
+        action, self.before_sync = self.before_sync, None
+        if action is not None:
+            action()
         if self.failing:
             raise OSError(5, "no more disk")
         super().sync(fd)
@@ -244,6 +249,20 @@ def test_the_answer_to_a_known_id_waits_for_its_commit(db: Database) -> None:
     db.flush()
     assert again.result().seq == 1
     assert db.state.seq == 1
+
+
+@in_files
+def test_what_is_submitted_during_a_sync_waits_for_the_next(
+    db: Database, disk: FaultyDisk
+) -> None:
+    late = []
+    disk.before_sync = lambda: late.append(db.submit(put("r", 2)))
+    db.commit(put("r", 1))
+    assert not late[0].settled
+    assert (db.state.seq, value(db, "r")) == (1, 1)
+    db.flush()
+    assert late[0].result().seq == 2
+    assert value(db, "r") == 2
 
 
 @in_files

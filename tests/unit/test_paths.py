@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from tega import paths
 from tega.errors import Malformed
-from tega.paths import MAX_KEY, check_key, check_tega_id, dotted, from_url, parse, to_url, wire
+from tega.paths import (
+    MAX_KEY,
+    check_key,
+    check_tega_id,
+    check_txid,
+    dotted,
+    from_url,
+    parse,
+    to_url,
+    wire,
+)
 
 #: Keys of every day in networks, and of no day.
 KEYS = [
@@ -179,3 +189,14 @@ def test_tega_ids(tega_id: str) -> None:
 def test_malformed_tega_ids_are_refused(tega_id: str) -> None:
     with pytest.raises(Malformed, match="malformed tega id"):
         check_tega_id(tega_id)
+
+
+@pytest.mark.parametrize("txid", ["t", "a b", 'é"\n', "é" * 255])
+def test_transaction_ids(txid: str) -> None:
+    assert check_txid(txid) == txid
+
+
+@pytest.mark.parametrize("txid", ["", "\ud800", "x" * 256])
+def test_malformed_transaction_ids_are_refused(txid: str) -> None:
+    with pytest.raises(Malformed, match="transaction id"):
+        check_txid(txid)

@@ -139,6 +139,15 @@ def test_a_delete_takes_no_version_below_zero(expected: int) -> None:
         delete("r", expected)
 
 
+@pytest.mark.parametrize(("tega_id", "txid"), [("a b", None), ("é", None), ("me", "\ud800")])
+def test_ids_that_the_log_could_not_hold_are_refused(tega_id: str, txid: str | None) -> None:
+    state = after(put("r", 1), put("r", 2))
+    operation = put("r", 3)
+    for request in (Transaction((operation,), tega_id, txid), Rollback("r", -1, tega_id, txid)):
+        with pytest.raises(Malformed):
+            stage(state, request, TIME, 10)
+
+
 # -- transactions ---------------------------------------------------------------------------------
 
 
@@ -172,6 +181,11 @@ def test_a_root_deleted_and_made_again_in_one_transaction() -> None:
     state = after(put("r.a", 1), [delete("r"), put("r.b", 2)])
     assert versions(state, "r") == {"r": 1, "r.b": 1}
     assert value(state, "r", 0) == {"a": 1}
+
+
+def test_what_one_transaction_puts_carries_one_version() -> None:
+    state = after(put("r", {"x": 1}), [put("r", {"a": 1}), put("r.b", 2), put("r.b", {"c": 3})])
+    assert versions(state, "r") == {"r": 1, "r.a": 1, "r.b": 1, "r.b.c": 1}
 
 
 def test_what_a_transaction_makes_and_deletes_is_a_version_without_content() -> None:

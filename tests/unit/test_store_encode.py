@@ -75,24 +75,27 @@ def shown(content: MaybeContent, version: int) -> Any:
 @given(documents)
 def test_text_is_the_value_with_sorted_keys(value: Any) -> None:
     expected = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    assert text(freeze(value)) == expected.encode()
+    assert text(freeze(value)) == whole(plain(freeze(value))) == expected.encode()
 
 
 @given(documents)
 def test_piece_borders_do_not_show(value: Any) -> None:
     content = freeze(value)
-    expected = text(content), whole(internal(content, 3, "r", None)), whole(packed(content))
+
+    def texts() -> list[bytes]:
+        forms = plain(content), packed(content), internal(content, 3, "r", None)
+        return [whole(pieces) for pieces in forms]
+
+    expected = texts()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encode, "PIECE", 2)
-        assert text(content) == expected[0]
-        assert whole(internal(content, 3, "r", None)) == expected[1]
-        assert whole(packed(content)) == expected[2]
+        assert texts() == expected
 
 
 def test_keys_are_sorted_where_they_are_sorted_in_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encode, "PIECE", 3)
     value = {f"k{n * 7919 % 1000}": n for n in range(200)}
-    assert text(freeze(value)) == dumps(value)
+    assert whole(plain(freeze(value))) == dumps(value)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +205,13 @@ def test_packed_since_holds_only_what_changed() -> None:
             "k7": {"_value": -1, "_version": 1},
         },
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new"), [(1, True), (1, 1.0), (0.0, -0.0), ([1], [True])])
+def test_packed_since_tells_apart_what_python_takes_for_equal(old: Any, new: Any) -> None:
+    before, content = freeze({"a": old}), freeze({"a": new})
+    again = unpacked(loads(whole(packed_since(before, content))), before)
+    assert repr(thaw(again)) == repr(thaw(content))
 
 
 def test_a_change_of_nothing_is_refused() -> None:
