@@ -1,0 +1,213 @@
+"""`tega.idb`: embedded use, as scripts and plugins see it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tega import idb
+from tega.errors import Closed, NoSession
+from tega.tree import RPC, Cont, Func
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Path]:
+    idb.start(tmp_path, "me", maxlen=3)
+    yield tmp_path
+    if idb.is_started():
+        idb._db().check()
+    idb.stop()
+
+
+def put(path: str, value: object, **more: object) -> None:
+    with idb.tx() as t:
+        t.put(value, path=path, **more)  # type: ignore[arg-type]
+
+
+def test_start_and_stop(tmp_path: Path) -> None:
+    assert not idb.is_started()
+    with pytest.raises(Closed, match="start"):
+        idb.get("r")
+    idb.start(tmp_path, "me")
+    assert idb.is_started()
+    with pytest.raises(ValueError, match="stop"):
+        idb.start(tmp_path, "me")
+    idb.stop()
+    idb.stop()
+    assert not idb.is_started()
+
+
+def test_a_document_knows_its_path(started: Path) -> None:
+    r = Cont("r")
+    r.a.b = 1
+    r.a.c = ["x", {"y": None}]
+    with idb.tx() as t:
+        t.put(r)
+    assert idb.get("r") == {"a": {"b": 1, "c": ["x", {"y": None}]}}
+    found = idb.get("r.a.b")
+    assert (found, found._version, found.qname_()) == (1, 0, ["r", "a", "b"])
+    r.a.b = 2
+    with idb.tx("somebody") as t:
+        t.put(r.a.b, version=0)
+    assert (idb.get_version("r.a.b"), idb.get_version("r.a.c")) == (1, 0)
+    with pytest.raises(ValueError, match="path="), idb.tx() as t:
+        t.put({"no": "place"})
+
+
+def test_what_is_put_is_copied(started: Path) -> None:
+    value = {"a": [1, {"b": 2}]}
+    with idb.tx() as t:
+        t.put(value, path="r", deepcopy=False)
+        value["a"].append(3)
+    value["a"][1]["b"] = 9  # type: ignore[index]
+    assert idb.get("r") == {"a": [1, {"b": 2}]}
+    idb.get("r")["x"] = 1
+    assert "x" not in idb.get("r")
+
+
+def test_an_exception_discards(started: Path) -> None:
+    with pytest.raises(RuntimeError), idb.tx() as t:
+        t.put(1, path="r")
+        raise RuntimeError
+    assert idb.roots() == {}
+    with idb.tx() as t:
+        t.put(1, path="r")
+        t.commit(write_log=False)
+        with pytest.raises(ValueError, match="ended"):
+            t.put(2, path="r")
+    idb.reload_log()
+    assert idb.get("r") == 1, "logged all the same"
+
+
+def test_the_candidate(started: Path) -> None:
+    put("r", {"a": 1})
+    with idb.tx() as t:
+        t.put(2, path="r.b")
+        t.put(3, path="s")
+        t.delete("s")
+        assert t.get_candidate() == {"r": {"a": 1, "b": 2}, "s": None}
+        with pytest.raises(KeyError):
+            idb.get("r.b")
+    assert t.result.versions["r"] == 1
+
+
+def test_collisions(started: Path) -> None:
+    put("r.a", 1)
+    for path, version in (("r.a", 5), ("r.a", -1), ("r.nothing", 0)):
+        with pytest.raises(ValueError, match="collision"):
+            put(path, 2, version=version)
+    put("r.new", 2, version=-1)
+    with pytest.raises(ValueError, match=r"leaf stands at r\.a"):
+        put("r.a.b", 1)
+    with pytest.raises(KeyError), idb.tx() as t:
+        t.delete("nothing.here")
+    with pytest.raises(NoSession):
+        put("r.e", 1, ephemeral=True)
+
+
+def test_history_and_rollback(started: Path) -> None:
+    for value in range(5):
+        put("r", value)
+    assert idb.old() == [{"r": [1, 2, 3]}]
+    assert (idb.get("r", version=1), idb.get("r", version=-1)) == (1, 3)
+    with pytest.raises(KeyError, match="there are 1 to 4"):
+        idb.get("r", version=0)
+    idb.rollback("me", "r", 1)
+    assert (idb.get("r"), idb.roots()) == (1, {"r": 5})
+    with pytest.raises(KeyError):
+        idb.rollback("me", "nothing", -1)
+    idb.save_snapshot("me")
+    idb.reload_log()
+    assert (idb.get("r"), idb.old()) == (1, [{"r": [2, 3, 4]}])
+
+
+def test_regex(started: Path) -> None:
+    put("r-a.a", {"x": 1})
+    found = idb.get(r"(r)-(.*)\.(.*)", regex_flag=True)
+    assert found == {"r-a.a": ([["r", "a"], ["a"]], {"x": 1})}
+    assert found["r-a.a"].instance.qname_() == ["r-a", "a"]
+
+
+def test_the_log_for_synchronising(started: Path) -> None:
+    put("r.a", 1)
+    idb.save_snapshot("me")
+    with idb.tx("you") as t:
+        t.put(2, path="r.a")
+        t.put(3, path="other")
+        t.delete("r.a")
+    put("r", 5)
+    idb.rollback("me", "r", 0)
+    first, second, third, fourth = idb.loglist_for_sync("r", -1)
+    assert first == [{"ope": "PUT", "path": "r.a", "tega_id": "me", "instance": 1}]
+    assert [(c["ope"], c["path"], c["tega_id"]) for c in second] == [
+        ("PUT", "r.a", "you"), ("DELETE", "r.a", "you"),
+    ]  # fmt: skip
+    assert third[0]["instance"] == 5
+    assert fourth == [
+        {"ope": "ROLLBACK", "path": "r", "tega_id": "me", "instance": None, "backto": -2}
+    ]
+    assert len(idb.loglist_for_sync("r", 1)) == 2
+
+
+def test_a_batch(started: Path) -> None:
+    idb.crud_batch(
+        [{"ope": "PUT", "path": "r.a", "instance": {"b": 1}, "tega_id": "x"},
+         {"ope": "DELETE", "path": "r.a.b"}, {"ope": "PUT", "path": "s", "instance": None}]
+    )  # fmt: skip
+    assert (idb.roots(), idb.get("s")) == ({"s": 0}, None), "r was left empty, and so is gone"
+    with pytest.raises(ValueError, match="MOVE"):
+        idb.crud_batch([{"ope": "MOVE", "path": "r"}])
+    with pytest.raises(ValueError, match="without a path"):
+        idb.crud_batch([{"ope": "PUT"}])
+
+
+def test_functions_stand_as_text(started: Path) -> None:
+    put("r", {"f": Func("me", max), "g": Func("me", max, 1, 2)})
+    assert idb.get("r") == {"f": "%me.max", "g": "%me.max(1,2)"}
+    assert RPC(Func("me", max)).owner_id == "me"
+
+
+def test_edges(started: Path) -> None:
+    put("r.a", 1)
+    put("r.b", 2)
+    assert ["r.a(0)", "r(1)"] in idb.idb_edges("r", old_roots=True)
+    assert ["r(0)", "r.a(0)"] not in idb.idb_edges()
+    with pytest.raises(KeyError):
+        idb.idb_edges("nothing")
+
+
+def test_clear_begins_a_new_life(started: Path) -> None:
+    put("r", 1)
+    life = idb._db().state.life
+    idb.clear()
+    assert (idb.roots(), idb.old()) == ({}, [])
+    assert idb._db().state.life != life
+    put("r", 2)
+    idb.reload_log()
+    assert idb.roots() == {"r": 0}
+
+
+def test_any_thread_may_commit(started: Path) -> None:
+    def write(name: str) -> None:
+        for value in range(50):
+            put(f"{name}.x", value)
+
+    threads = [threading.Thread(target=write, args=(f"r{n}",)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert idb.roots() == {f"r{n}": 49 for n in range(8)}
+    idb.reload_log()
+    assert idb.roots() == {f"r{n}": 49 for n in range(8)}
+
+
+def test_several_databases(tmp_path: Path) -> None:
+    with idb.Database.open(tmp_path, "a") as one, idb.Database.open(tmp_path, "b") as two:
+        with one.tx() as t:
+            t.put(1, path="r")
+        assert (one.roots(), two.roots()) == ({"r": 0}, {})
+        assert not idb.is_started()

@@ -1,0 +1,132 @@
+"""Group commit for an event loop: many requests, one sync, and no wait for a slow disk."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from tega.database import Database, new_life
+from tega.errors import Collision, OutcomeUnknown, ReadOnly
+from tega.log.disk import Disk
+from tega.log.file import FileLog
+from tega.store.commit import Transaction, make_put
+from tega.web.committer import Committer
+
+
+class SlowDisk(Disk):
+    """A disk whose syncs wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.begun = threading.Event()
+        self.syncs = 0
+        self.threads: set[int] = set()
+        self.broken = False
+
+    def sync(self, fd: int) -> None:
+        self.syncs += 1
+        self.threads.add(threading.get_ident())
+        self.begun.set()
+        assert self.go.wait(20)
+        if self.broken:
+            raise OSError("broken")
+        super().sync(fd)
+
+
+def put(path: str, value: object, expected: int | None = None) -> Transaction:
+    return Transaction((make_put((path,), value, expected),), "me")
+
+
+@pytest.fixture
+def disk() -> SlowDisk:
+    return SlowDisk()
+
+
+@pytest.fixture
+def database(tmp_path: Path, disk: SlowDisk) -> Database:
+    return Database(FileLog(tmp_path, "t", new_life, disk=disk), "t")
+
+
+def run(work: object) -> None:
+    asyncio.run(asyncio.wait_for(work, 30))  # type: ignore[arg-type]
+
+
+def test_what_arrives_in_one_turn_shares_a_sync(database: Database, disk: SlowDisk) -> None:
+    async def work() -> None:
+        committer = Committer(database)
+        before = disk.syncs
+        results = await asyncio.gather(*[committer.submit(put(f"r{n}", n)) for n in range(64)])
+        assert disk.syncs == before + 1
+        assert [result.seq for result in results] == list(range(1, 65))
+        committer.close()
+
+    run(work())
+    database.check()
+
+
+def test_the_loop_goes_on_while_the_disk_is_slow(database: Database, disk: SlowDisk) -> None:
+    async def work() -> None:
+        committer = Committer(database)
+        disk.go.clear()
+        disk.begun.clear()
+        before = disk.syncs
+        first = committer.submit(put("r", 1))
+        await asyncio.to_thread(disk.begun.wait, 20)
+        late = [committer.submit(put("r", n)) for n in range(2, 12)]
+        refused = committer.submit(put("r", 0, expected=99))
+        await asyncio.sleep(0)
+        assert not any(future.done() for future in (first, *late, refused))
+        assert not database.state.live_roots(), "nobody sees what is not on disk"
+        disk.go.set()
+        assert (await first).seq == 1
+        assert [(await future).seq for future in late] == list(range(2, 12))
+        with pytest.raises(Collision, match="found version 10"):
+            await refused
+        assert disk.syncs == before + 2, "one for the first, one for all that waited"
+        committer.close()
+
+    run(work())
+    database.check()
+
+
+def test_a_quick_disk_is_not_worth_a_thread(database: Database, disk: SlowDisk) -> None:
+    async def work() -> None:
+        committer = Committer(database)
+        for n in range(200):
+            await committer.submit(put("r", n))
+            if database.quick:
+                break
+        assert database.quick
+        disk.threads.clear()
+        await committer.submit(put("r", "inline"))
+        assert disk.threads == {threading.get_ident()}
+        committer.close()
+
+    run(work())
+
+
+def test_a_disk_that_fails_is_told_to_all_who_wait(database: Database, disk: SlowDisk) -> None:
+    async def work() -> None:
+        committer = Committer(database)
+        await committer.submit(put("kept", 1))
+        disk.go.clear()
+        disk.begun.clear()
+        first = committer.submit(put("r", 1))
+        await asyncio.to_thread(disk.begun.wait, 20)
+        late = committer.submit(put("r", 2))
+        disk.broken = True
+        disk.go.set()
+        with pytest.raises(OutcomeUnknown):
+            await first
+        with pytest.raises(ReadOnly):
+            await late
+        with pytest.raises(ReadOnly):
+            await committer.submit(put("r", 3))
+        assert [root.name for root in database.state.live_roots()] == ["kept"]
+        committer.close()
+
+    run(work())
