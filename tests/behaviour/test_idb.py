@@ -69,9 +69,13 @@ def test_what_is_put_is_copied(started: Path) -> None:
 
 
 def test_an_exception_discards(started: Path) -> None:
-    with pytest.raises(RuntimeError), idb.tx() as t:
-        t.put(1, path="r")
-        raise RuntimeError
+    def fail() -> None:
+        with idb.tx() as t:
+            t.put(1, path="r")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert idb.roots() == {}
     with idb.tx() as t:
         t.put(1, path="r")
