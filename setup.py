@@ -34,7 +34,7 @@ setup(
             "types-PyYAML",
             "types-httplib2",
         ],
-        "bench": ["matplotlib", "kazoo", "grpcio"],
+        "bench": ["matplotlib", "tinydb", "ZODB"],
     },
     entry_points={
         "console_scripts": [

@@ -6,14 +6,16 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
 from tega import __version__
@@ -43,6 +45,9 @@ LOGO = r"""
 
 #: Answers in flight have so long to be sent when the server ends, seconds.
 _FAREWELL = 10.0
+
+#: A connection quiet for so long is probed; one that does not answer for as long again ends, s.
+_PROBE_AFTER = 60
 
 #: Room for a request's header lines beside its URL, bytes.
 _HEADERS = 1 << 16
@@ -106,6 +111,23 @@ def _progress_on(out: TextIO) -> Progress:
     return show
 
 
+class _Listener(HTTPServer):
+    """Tornado's server, finding dead connections by TCP's own means.
+
+    Tornado can end a connection that is idle for long, at the price of a timer for every request.
+    Keep-alive probes cost nothing, and leave alone whoever is only quiet.
+    """
+
+    def handle_stream(self, stream: IOStream, address: Any) -> None:
+        self.conn_params.header_timeout = None
+        made = stream.socket
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_AFTER // 6)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6)
+        super().handle_stream(stream, address)
+
+
 class Server:
     """A running server.
 
@@ -135,7 +157,7 @@ class Server:
         self._service = Service(App(context), settings.max_body, settings.max_url)
         # The limits on URL and body are the service's own, so that it can answer with an error
         # where Tornado would hang up.
-        self._http = HTTPServer(
+        self._http = _Listener(
             self._service,
             max_header_size=2 * settings.max_url + _HEADERS,
             max_body_size=sys.maxsize,

@@ -34,6 +34,9 @@ UNSET: Final = -1
 #: Python's own limit for printing and reading integers is 4300 digits.
 _MAX_BITS: Final = 14_000
 
+#: An integer that is surely not too long.
+_SMALL: Final = 1 << 64
+
 
 class _Absent(enum.Enum):
     ABSENT = "absent"
@@ -89,8 +92,9 @@ def freeze(value: Any, room: int = MAX_DEPTH) -> Content:
             if type(key) is not str:
                 raise Malformed(f"key {key!r} is {type(key).__name__}: keys are strings")
             check_key(key)
-            # Most leaves are short texts, which need no call of their own.
-            if type(child) is str and child.isascii():
+            # Most leaves are plain texts and small numbers, which need no call of their own.
+            leaf = type(child)
+            if (leaf is str and child.isascii()) or (leaf is int and -_SMALL < child < _SMALL):
                 children[key] = child
             else:
                 children[key] = freeze(child, room - 1)
@@ -150,9 +154,16 @@ def thaw(content: Content) -> Any:
     """The JSON value of content: fresh dicts; a list comes as a tuple."""
     kind = type(content)
     if kind is Node:
-        return {key: thaw(child) for key, child in content.children.items()}
+        return {
+            key: thaw(child) if type(child) in _COMPOUND else child
+            for key, child in content.children.items()
+        }
     value = content.value if kind is Leaf else content
     return _thaw_opaque(value) if type(value) is tuple else value
+
+
+#: What is more than the plain value of a leaf.
+_COMPOUND: Final = frozenset((Node, Leaf, tuple))
 
 
 def _thaw_opaque(value: Any) -> Any:

@@ -7,8 +7,9 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 
 from tega.database import Database, Pending
+from tega.errors import TegaError
 from tega.store.commit import Request
-from tega.store.history import Result
+from tega.web.http import Later
 
 log = logging.getLogger(__name__)
 
@@ -24,23 +25,23 @@ class Committer:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[tuple[Pending, asyncio.Future[Result]]] = []
+        self._waiting: list[tuple[Pending, Later]] = []
         self._scheduled = False
         self._flushing = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tega-flush")
 
-    def submit(self, request: Request) -> asyncio.Future[Result]:
-        """Judge a request now; the future has its outcome once that is durable."""
+    def submit(self, request: Request) -> Later:
+        """Judge a request now; its `Result` is there, or its refusal, once that is durable."""
         pending = self._database.submit(request)
-        future: asyncio.Future[Result] = self._loop.create_future()
+        answer = Later()
         if pending.settled:
-            _resolve(pending, future)
-            return future
-        self._waiting.append((pending, future))
+            _resolve(pending, answer)
+            return answer
+        self._waiting.append((pending, answer))
         if not self._scheduled and not self._flushing:
             self._scheduled = True
             self._loop.call_soon(self._flush)
-        return future
+        return answer
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -59,11 +60,11 @@ class Committer:
 
     def _settle(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for pending, future in waiting:
-            if not pending.settled:
-                self._waiting.append((pending, future))
-            elif not future.done():
-                _resolve(pending, future)
+        for pending, answer in waiting:
+            if pending.settled:
+                _resolve(pending, answer)
+            else:
+                self._waiting.append((pending, answer))
         if self._waiting and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
@@ -73,8 +74,10 @@ class Committer:
         self._thread.shutdown()
 
 
-def _resolve(pending: Pending, future: asyncio.Future[Result]) -> None:
+def _resolve(pending: Pending, answer: Later) -> None:
     try:
-        future.set_result(pending.result())
-    except Exception as error:
-        future.set_exception(error)
+        result = pending.result()
+    except TegaError as error:
+        answer.resolve(error=error)
+    else:
+        answer.resolve(result)

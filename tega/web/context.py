@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 
 from tega.database import Database
 from tega.paths import check_tega_id, check_txid
-from tega.store.history import Result
 from tega.web.committer import Committer
-from tega.web.http import Call
+from tega.web.http import Call, Later
 from tega.web.transactions import Transactions
 
 
@@ -23,7 +20,7 @@ class Context(msgspec.Struct, frozen=True, eq=False):
     database: Database
     committer: Committer
     transactions: Transactions
-    committing: dict[str, asyncio.Future[Result]]
+    committing: dict[str, Later]
 
 
 def client_id(call: Call) -> str:

@@ -4,8 +4,8 @@ This stands directly on Tornado's HTTP/1 connection. Its `RequestHandler` makes 
 that a JSON interface has no use for, and that would cost as much as all of tega's own work.
 
 A handler takes a `Call`. It returns a value, which becomes the JSON body; a `Response`, where the
-answer has more to it; or an awaitable of either. Any `TegaError` becomes the answer that the table
-in `tega.errors` gives it.
+answer has more to it; or either of these `Later`, or as a coroutine. Any `TegaError` becomes the
+answer that the table in `tega.errors` gives it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from email.utils import formatdate
 from http.client import responses
 from typing import Any, Final, TypeAlias, cast
@@ -50,6 +50,53 @@ class Response(msgspec.Struct, frozen=True):
     status: int = 200
     headers: dict[str, str] = {}
     content_type: str = "application/json"
+
+
+class Later:
+    """An answer that is still to come.
+
+    Where a future would wait for another turn of the event loop, this calls back at once.
+    """
+
+    __slots__ = ("_callbacks", "_error", "_value", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._value: Answer = None
+        self._error: Exception | None = None
+        self._callbacks: list[Callable[[Later], None]] = []
+
+    def resolve(self, value: Answer = None, error: Exception | None = None) -> None:
+        """Here it is: a value, or what is to be raised."""
+        self.done, self._value, self._error = True, value, error
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self)
+
+    def then(self, callback: Callable[[Later], None]) -> None:
+        """Call back once it is there."""
+        if self.done:
+            callback(self)
+        else:
+            self._callbacks.append(callback)
+
+    def result(self) -> Answer:
+        """The value, or the error raised."""
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+        return self._value
+
+    def __await__(self) -> Generator[Any, None, Answer]:
+        if not self.done:
+            turn = asyncio.get_running_loop().create_future()
+
+            def wake(_: Later) -> None:
+                if not turn.done():
+                    turn.set_result(None)
+
+            self.then(wake)
+            yield from turn
+        return self.result()
 
 
 Answer: TypeAlias = Any
@@ -270,8 +317,8 @@ class _Exchange(httputil.HTTPMessageDelegate):
         except Exception as error:
             self._refuse(error)
             return
-        if isinstance(answer, asyncio.Future):
-            answer.add_done_callback(self._answer_later)
+        if type(answer) is Later:
+            answer.then(self._answer_later)
         elif asyncio.iscoroutine(answer):
             self._service.spawn(answer).add_done_callback(self._answer_later)
         else:
@@ -286,9 +333,9 @@ class _Exchange(httputil.HTTPMessageDelegate):
 
     # -- the answer ---------------------------------------------------------------------------
 
-    def _answer_later(self, future: asyncio.Future[Answer]) -> None:
+    def _answer_later(self, answer: Later | asyncio.Future[Answer]) -> None:
         try:
-            self._answer(future.result())
+            self._answer(answer.result())
         except Exception as error:
             self._refuse(error)
 

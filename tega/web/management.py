@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -22,10 +22,9 @@ from tega.rpc import parse_function
 from tega.store import encode, node
 from tega.store.commit import Rollback
 from tega.store.edges import edges
-from tega.store.history import Result
 from tega.store.node import ABSENT
 from tega.web.context import Context, client_id, client_key
-from tega.web.http import Answer, Call, Response, error_response
+from tega.web.http import Answer, Call, Later, Response, error_response
 
 #: The status of a collision when a whole transaction is refused.
 _NOT_ACCEPTABLE: Final = 406
@@ -81,14 +80,14 @@ async def commit(context: Context, call: Call) -> Answer:
         return error_response(error, _NOT_ACCEPTABLE)
 
 
-def _commit(context: Context, txid: str, key: str | None) -> Awaitable[Result]:
+def _commit(context: Context, txid: str, key: str | None) -> Later:
     """Commit, or wait for the commit of the same transaction that is under way."""
     running = context.committing.get(txid)
     if running is None:
         running = context.committer.submit(context.transactions.end(txid, key))
         context.committing[txid] = running
-        running.add_done_callback(lambda _: context.committing.pop(txid))
-    return asyncio.shield(running)
+        running.then(lambda _: context.committing.__delitem__(txid))
+    return running
 
 
 def rollback(context: Context, call: Call) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from tega.log.disk import Disk
 from tega.log.file import FileLog
 from tega.store.commit import Transaction, make_put
 from tega.web.committer import Committer
+from tega.web.http import Later
 
 
 class SlowDisk(Disk):
@@ -51,6 +53,10 @@ def database(tmp_path: Path, disk: SlowDisk) -> Database:
     return Database(FileLog(tmp_path, "t", new_life, disk=disk), "t")
 
 
+async def gather(answers: list[Later]) -> list[Any]:
+    return [await answer for answer in answers]
+
+
 def run(work: object) -> None:
     asyncio.run(asyncio.wait_for(work, 30))  # type: ignore[arg-type]
 
@@ -59,7 +65,7 @@ def test_what_arrives_in_one_turn_shares_a_sync(database: Database, disk: SlowDi
     async def work() -> None:
         committer = Committer(database)
         before = disk.syncs
-        results = await asyncio.gather(*[committer.submit(put(f"r{n}", n)) for n in range(64)])
+        results = await gather([committer.submit(put(f"r{n}", n)) for n in range(64)])
         assert disk.syncs == before + 1
         assert [result.seq for result in results] == list(range(1, 65))
         committer.close()
@@ -79,7 +85,7 @@ def test_the_loop_goes_on_while_the_disk_is_slow(database: Database, disk: SlowD
         late = [committer.submit(put("r", n)) for n in range(2, 12)]
         refused = committer.submit(put("r", 0, expected=99))
         await asyncio.sleep(0)
-        assert not any(future.done() for future in (first, *late, refused))
+        assert not any(future.done for future in (first, *late, refused))
         assert not database.state.live_roots(), "nobody sees what is not on disk"
         disk.go.set()
         assert (await first).seq == 1
