@@ -214,11 +214,7 @@ class Database(database.Database):
 
 
 class Tx:
-    """One transaction.
-
-    :ivar txid: its id, which makes sending it again safe
-    :ivar result: after the commit: sequence number, and versions made by root
-    """
+    """One transaction."""
 
     def __init__(self, owner: Database, tega_id: str) -> None:
         self._database = owner
@@ -226,7 +222,14 @@ class Tx:
         self._operations: list[Operation] = []
         self._result: Result | None = None
         self._open = True
-        self.txid = uuid.uuid4().hex
+        self._txid: str | None = None
+
+    @property
+    def txid(self) -> str:
+        """Its id. One that was asked for before the commit is kept with it."""
+        if self._txid is None:
+            self._txid = uuid.uuid4().hex
+        return self._txid
 
     @property
     def result(self) -> Result:
@@ -313,7 +316,7 @@ class Tx:
         self._check_open()
         self._open = False
         self._result = self._database.commit(
-            Transaction(tuple(self._operations), self._tega_id, self.txid)
+            Transaction(tuple(self._operations), self._tega_id, self._txid)
         )
         return self._result
 

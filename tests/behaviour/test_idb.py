@@ -98,6 +98,15 @@ def test_the_candidate(started: Path) -> None:
     assert t.result.versions["r"] == 1
 
 
+def test_an_id_that_was_asked_for_is_kept(started: Path) -> None:
+    with idb.tx() as t:
+        t.put(1, path="r")
+        asked = t.txid
+    assert idb._db().state.ids.results[asked] == t.result
+    put("r", 2)
+    assert list(idb._db().state.ids.results) == [asked]
+
+
 def test_collisions(started: Path) -> None:
     put("r.a", 1)
     for path, version in (("r.a", 5), ("r.a", -1), ("r.nothing", 0)):
