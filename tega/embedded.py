@@ -259,7 +259,7 @@ class Tx:
         :raises ValueError: for what cannot be a path or value, or after the commit
         """
         self._check_open()
-        if ephemeral:
+        if ephemeral or (isinstance(instance, Node) and instance.is_ephemeral_()):
             raise NoSession(f"{tega_id or self._tega_id!r} has no live session")
         if path is not None:
             keys = paths.parse(path)

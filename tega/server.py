@@ -20,7 +20,7 @@ from tornado.netutil import bind_sockets
 
 from tega import __version__
 from tega.database import Database, new_life
-from tega.errors import TegaError
+from tega.errors import Malformed, TegaError
 from tega.heap import Heap
 from tega.log.base import Progress
 from tega.log.file import FileLog
@@ -60,7 +60,12 @@ def tega_id_of(directory: Path) -> str:
     """
     file = directory / "tega_id"
     if file.exists():
-        return check_tega_id(file.read_text(encoding="utf-8").strip())
+        try:
+            return check_tega_id(file.read_text(encoding="utf-8", errors="replace").strip())
+        except Malformed as error:
+            raise Malformed(
+                f"{file}: {error}. Write the id there that the log.* files beside it carry"
+            ) from None
     directory.mkdir(parents=True, exist_ok=True)
     made = str(uuid.uuid4())
     draft = file.with_suffix(".new")

@@ -20,11 +20,16 @@ find_python() {
     return 1
 }
 
+is_fresh() {
+    [ -f "$1" ] && [ "$1" -nt "$root/requirements.txt" ] && [ "$1" -nt "$root/setup.py" ] \
+        && "$python" -c '' 2>/dev/null
+}
+
 prepare() {
     local extra=${1:-} mark
     mark=$root/.venv/.prepared${extra:+-$extra}
-    if [ -f "$mark" ] && [ "$mark" -nt "$root/requirements.txt" ] \
-        && [ "$mark" -nt "$root/setup.py" ] && "$python" -c '' 2>/dev/null; then
+    # What the tests need holds what a run needs.
+    if is_fresh "$mark" || { [ -z "$extra" ] && is_fresh "$root/.venv/.prepared-test"; }; then
         return
     fi
     local base

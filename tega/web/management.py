@@ -84,6 +84,9 @@ def _commit(context: Context, txid: str, key: str | None) -> Later:
     """Commit, or wait for the commit of the same transaction that is under way."""
     running = context.committing.get(txid)
     if running is None:
+        # Before the transaction ends: 404 would say that it cannot have been committed.
+        if context.database.refusal is not None:
+            raise context.database.refusal
         running = context.committer.submit(context.transactions.end(txid, key))
         context.committing[txid] = running
         running.then(lambda _: context.committing.__delitem__(txid))
@@ -142,9 +145,10 @@ def rpc(context: Context, call: Call) -> Answer:
                 f'malformed body: {error}: send {{"args": [...], "kwargs": {{...}}}}'
             ) from None
     try:
-        value = node.thaw(context.database.find(path).content)
+        content = context.database.find(path).content
     except NotFound:
-        value = None
+        content = None
+    value = None if type(content) is node.Node else node.thaw(content)
     function = parse_function(value) if isinstance(value, str) else None
     if function is None:
         raise NoSuchFunction(f"no function at {dotted(path)}", path=dotted(path))
