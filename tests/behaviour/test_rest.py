@@ -233,20 +233,16 @@ def test_sizes(service: Service) -> None:
 
 
 def test_a_hundred_thousand_siblings(service: Service) -> None:
-    for part in range(10):
-        leaves = {f"k{part * 10_000 + n:06d}": n for n in range(10_000)}
-        assert service.ask("PUT", f"/wide/c{part}/", leaves)[0] == 200
-    txid = service.ask("POST", "/_begin")[1]["txid"]
-    connection = http.client.HTTPConnection("127.0.0.1", service.port)
-    for n in range(100_000 // 50):
-        connection.request("PUT", f"/flat/k{n:06d}?txid={txid}", str(n))
-        assert connection.getresponse().read()
-    connection.close()
-    assert service.ask("POST", f"/_commit?txid={txid}")[0] == 200
-    assert len(service.ask("GET", "/flat/")[1]) == 2_000
+    leaves = {f"{n:05x}": n % 10 for n in range(100_000)}
+    body = json.dumps(leaves, separators=(",", ":")).encode()
+    assert raw(service, "PUT", "/wide/", body).status == 200
+    assert service.ask("PUT", "/wide/one-more", "x")[1]["versions"] == {"wide": 1}
+    assert service.ask("GET", "/wide/00007") == (200, 7)
     whole = service.ask("GET", "/wide/")[1]
-    assert sum(map(len, whole.values())) == 100_000
-    assert list(whole["c7"]) == sorted(whole["c7"])
+    assert whole == {**leaves, "one-more": "x"}
+    assert list(whole) == sorted(whole)
+    found = service.ask("GET", "/wide%5C.0000[12]/?regex_flag=1")[1]
+    assert list(found) == ["wide.00001", "wide.00002"]
 
 
 def test_small_requests_are_answered_while_a_large_answer_is_sent(service: Service) -> None:
