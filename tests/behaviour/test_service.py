@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from service import ROOT, Service, check
 
+from tega.driver import CRUDException, Driver
 from tega.errors import Malformed
 from tega.settings import TABLE, load
 
@@ -99,6 +100,36 @@ def test_a_disk_that_is_full_makes_it_read_only(tmp_path: Path) -> None:
     service = Service(tmp_path, "-t", "a")
     assert service.ask("GET", "/r/") == (200, "kept")
     assert service.ask("PUT", "/r/", 1)[0] == 200
+    assert service.end()[0] == 0
+    check(tmp_path, "a")
+
+
+@pytest.mark.parametrize("first", ["driver", "cli"])
+def test_a_full_disk_through_driver_and_command_line(tmp_path: Path, first: str) -> None:
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    def by_driver() -> str:
+        with Driver(port=service.port) as driver, pytest.raises(CRUDException) as caught:
+            driver.put("x" * 30_000, path="r")
+        return str(caught.value)
+
+    def by_cli() -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "tega.cli.main", "-p", str(service.port), "put", "r"],
+            input="x" * 30_000, capture_output=True, text=True, cwd=ROOT, check=False,
+        )
+        assert done.returncode == 1
+        return done.stderr
+
+    service = Service(tmp_path, "-t", "a", before=limit)
+    asked = [by_driver, by_cli] if first == "driver" else [by_cli, by_driver]
+    unknown, refused = asked[0](), asked[1]()
+    assert unknown.startswith("503")
+    assert "may be there after a restart" in unknown
+    assert refused.startswith("503")
+    assert "Mend the disk" in refused
     assert service.end()[0] == 0
     check(tmp_path, "a")
 
