@@ -4,6 +4,8 @@
 
     TegaError
      +-- Malformed (ValueError)          400  what was given cannot be read
+     |    +-- NotUnderstood                   ... no message of the protocol, or not one for now
+     +-- Forbidden                       403  not allowed to whoever asks
      +-- NotFound (KeyError)             404  no such node
      |    +-- NoSuchVersion                   ... version of that node
      |    +-- NoSuchTransaction               ... open transaction
@@ -14,10 +16,14 @@
      +-- Refused (ValueError)            409  well formed, but not now
      |    +-- Collision                       the node has not the expected version (406 at commit)
      |    +-- LeafInTheWay                    a leaf stands where a container is needed
+     |    +-- EphemeralConflict               an ephemeral node is in the way, or cannot be made
      |    +-- NoSession                       ephemeral nodes need a live session
      +-- TooLarge                        413
      +-- UrlTooLong                      414
-     +-- OwnerGone                       502  the owner of a function is not connected
+     +-- OverLimit                       429  more than a limit allows
+     +-- CallFailed                      502  the function raised
+     |    +-- OwnerGone                       its owner is not connected
+     +-- CallTimeout (TimeoutError)      504  the function took too long
      +-- Unavailable (OSError)           503
      |    +-- ReadOnly                        the log cannot be written
      |    +-- OutcomeUnknown                  a commit failed at the disk; it may still turn up
@@ -65,6 +71,19 @@ class Malformed(TegaError, ValueError):
 
     code = "malformed"
     status = 400
+
+
+class NotUnderstood(Malformed):
+    """No message of the protocol, or one that may not come now or from this end."""
+
+    code = "not_understood"
+
+
+class Forbidden(TegaError):
+    """Not allowed to whoever asks."""
+
+    code = "forbidden"
+    status = 403
 
 
 class NotFound(TegaError, KeyError):
@@ -130,6 +149,12 @@ class LeafInTheWay(Refused):
     code = "leaf_in_the_way"
 
 
+class EphemeralConflict(Refused):
+    """An ephemeral node stands where the operation goes, or the other way round."""
+
+    code = "ephemeral_conflict"
+
+
 class NoSession(Refused):
     """An ephemeral node needs a tega id with a live session."""
 
@@ -150,11 +175,31 @@ class UrlTooLong(TegaError):
     status = 414
 
 
-class OwnerGone(TegaError):
+class OverLimit(TegaError):
+    """More than a limit allows."""
+
+    code = "over_limit"
+    status = 429
+
+
+class CallFailed(TegaError):
+    """The function raised an exception, or its owner answered with what is no answer."""
+
+    code = "call_failed"
+    status = 502
+
+
+class OwnerGone(CallFailed):
     """The owner of a function is not connected."""
 
     code = "owner_gone"
-    status = 502
+
+
+class CallTimeout(TegaError, TimeoutError):
+    """The function did not answer in time."""
+
+    code = "call_timeout"
+    status = 504
 
 
 class Unavailable(TegaError, OSError):

@@ -438,7 +438,7 @@ def _delete(draft: Draft, record: Record, warn: Warn) -> None:
         name = record.path[0]
         if name in draft.state.roots or name in draft.contents:
             # Rollbacks count it.
-            draft.touch(name)
+            draft.touch((name,))
 
 
 def _chain(state: State, root: Root | None, made: str) -> str:

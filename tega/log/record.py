@@ -51,6 +51,7 @@ class Extras(msgspec.Struct, omit_defaults=True):
     :ivar tega_id: who made the commit
     :ivar versions: the version made of each root touched
     :ivar chain: the hash of each root touched
+    :ivar touched: containers that got a version too, below a root and beside those in the records
     :ivar txid: the client's transaction id
     :ivar ids: in a snapshot, the remembered transaction ids with sequence number and versions
     """
@@ -60,6 +61,7 @@ class Extras(msgspec.Struct, omit_defaults=True):
     tega_id: str = ""
     versions: dict[str, int] = {}
     chain: dict[str, str] = {}
+    touched: list[str] = []
     txid: str | None = None
     snapshot: bool = False
     ids: list[tuple[str, int, dict[str, int]]] = []
@@ -109,16 +111,23 @@ _record = msgspec.json.Decoder(Record).decode
 
 
 def encode(commit: Commit, synced: int, life: str) -> bytes:
-    """The text of a commit."""
+    """The text of a commit; nothing ephemeral is in it."""
     lines = [b"? %d" % commit.seq]
     if commit.rolled_back is not None:
         root, back = commit.rolled_back
         lines.append(f"-{back} {commit.tega_id} {wire((root,))}".encode())
-    lines += [change.record for change in commit.changes]
+    records = [change.record for change in commit.changes if not change.ephemeral]
     extras = Extras(
-        synced, life, commit.tega_id, dict(commit.versions), dict(commit.chains), commit.txid
+        synced,
+        life,
+        commit.tega_id,
+        dict(commit.versions),
+        dict(commit.chains),
+        [wire(path) for path in commit.touched] if commit.touched else [],
+        commit.txid,
     )
-    lines.append(trailer(commit.time, len(commit.changes), extras))
+    lines += records
+    lines.append(trailer(commit.time, len(records), extras))
     text = b"\n".join(lines)
     return b"%b%08x\n" % (text, crc32(text))
 
@@ -199,8 +208,9 @@ def apply(state: State, logged: Logged, maxlen: int) -> State:
             (r.ope, parse(r.path), node.freeze(r.instance, _DEEP) if r.ope == "PUT" else None)
             for r in logged.records
         ]
+        touched = [parse(path) for path in extras.touched]
         return replay(
-            state, logged.seq, changes, extras.versions, extras.chain, extras.txid, maxlen
+            state, logged.seq, changes, extras.versions, extras.chain, extras.txid, maxlen, touched
         )
     except (TegaError, KeyError) as error:
         raise BadRecord(start, start, str(error)) from None

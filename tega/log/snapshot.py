@@ -11,8 +11,9 @@ from tega.errors import Malformed
 from tega.log.record import BadRecord, Extras, Logged, trailer
 from tega.paths import parse, wire
 from tega.store.encode import packed_since, unpacked
+from tega.store.ephemeral import lasting
 from tega.store.history import Ids, Result, Root, State
-from tega.store.node import ABSENT, MaybeContent
+from tega.store.node import ABSENT, Content, MaybeContent
 from tega.strictjson import dumps
 
 #: Bytes that are gathered before they are written.
@@ -44,12 +45,16 @@ def write(state: State, tega_id: str, time: str, out: Callable[[bytes], None]) -
 
 
 def _records(state: State, tega_id: str) -> Iterator[bytes]:
-    """A line for each readable version: the oldest whole, each later one as what it changed."""
+    """A line for each readable version: the oldest whole, each later one as what it changed.
+
+    All of that is of the lasting tree.
+    """
     for name in sorted(state.roots):
         root = state.roots[name]
         before: MaybeContent = ABSENT
+        seen: dict[int, Content] = {}
         for version in range(root.first, root.version + 1):
-            content = root.at(version)
+            content = lasting(root.at(version), seen)
             yield b'{"ope":"SS","path":%b,"tega_id":%b,"version":%d' % (
                 dumps(wire((name,))),
                 dumps(tega_id),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tega.paths import MAX_KEY, check_key, dotted
+from tega.store.ephemeral import tops
 from tega.store.history import MAX_IDS, Root, State
-from tega.store.node import ABSENT, MaybeContent, Node, thaw, walk
+from tega.store.node import ABSENT, Content, MaybeContent, Node, mark_of, thaw, walk
 from tega.strictjson import dumps, loads
 
 
@@ -16,12 +17,22 @@ def check(state: State) -> None:
     for name, root in state.roots.items():
         assert name == root.name, f"{root.name} is filed under {name}"
         _check_root(root)
+    _check_ephemerals(state)
     ids = state.ids
     assert len(ids.results) == len(ids.order) <= MAX_IDS, "transaction ids and their order differ"
     for txid, result in ids.oldest_first():
         assert result.seq <= state.seq, f"transaction {txid} is of the future"
         for name, version in result.versions.items():
             assert version <= state.roots[name].version, f"transaction {txid} made no {name}"
+
+
+def _check_ephemerals(state: State) -> None:
+    found = [
+        one for root in state.roots.values() for one in tops(root.content, (root.name,))
+    ]
+    filed = [(path, owner) for owner, paths in state.ephemerals.items() for path in paths]
+    assert sorted(found) == sorted(filed), "the ephemeral nodes differ from their index"
+    assert all(state.ephemerals.values()), "the index has a tega id without ephemeral nodes"
 
 
 def _check_root(root: Root) -> None:
@@ -44,9 +55,33 @@ def _check_content(name: str, version: int, content: MaybeContent) -> None:
         for key in path[-1:]:
             check_key(key)
             assert len(key.encode()) <= MAX_KEY
+        _check_mark(where, node)
         if type(node) is Node:
             above[path] = own
         else:
             value = thaw(node)
             assert not isinstance(value, dict | list), f"{where} holds a {type(value).__name__}"
             assert dumps(loads(dumps(value))) == dumps(value), f"{where} is not JSON"
+
+
+def _check_mark(where: str, content: Content) -> None:
+    """Compare a node's mark with those of its children."""
+    mark = mark_of(content)
+    children = content.children if type(content) is Node else {}
+    below = {
+        key: not of_child.lasts
+        for key, child in children.items()
+        if (of_child := mark_of(child)) is not None
+    }
+    if mark is None:
+        assert not below, f"{where} has no mark, and a child that has one"
+        return
+    assert dict(mark.below) == below, f"the mark of {where} is not that of its children"
+    assert mark.transient == sum(below.values()), f"{where} counts {mark.transient} transient"
+    if mark.owner is not None:
+        assert not below, f"in the ephemeral {where} a child has a mark"
+        assert not mark.implicit, f"the ephemeral {where} is implicit"
+    else:
+        assert below, f"{where} has a mark, and no child that has one"
+        # A lasting container without lasting children is one that was put empty.
+        assert not mark.implicit or mark.transient == len(children), f"{where} is implicit"

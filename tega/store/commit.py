@@ -1,24 +1,24 @@
 """What is asked of a database, and what becomes of it.
 
-A request (`Transaction` or `Rollback`) is staged against a `State`: checked, applied, given its
-versions and its sequence number. The result is the next `State` and a frozen `Commit`, the one
-thing that is logged, notified and sent to other servers.
+A request (`Transaction`, `Rollback` or `Lapse`) is staged against a `State`: checked, applied,
+given its versions and its sequence number. The result is the next `State` and a frozen `Commit`,
+the one thing that is logged, notified and sent to other servers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Final, Literal, TypeAlias
 
 import immutables
 import msgspec
 
-from tega.errors import Collision, Malformed, NotFound
+from tega.errors import Collision, Malformed, NoSession, NotFound
 from tega.paths import MAX_DEPTH, Path, check_key, check_tega_id, check_txid, dotted, wire
-from tega.store import encode, node
+from tega.store import encode, ephemeral, node
 from tega.store.history import Result, Root, State
-from tega.store.node import ABSENT, Content, MaybeContent
+from tega.store.node import ABSENT, Content, MaybeContent, mark_of
 from tega.strictjson import dumps
 
 #: Expected version of a PUT that must find nothing there.
@@ -29,12 +29,16 @@ _MAX_REMOVED: Final = 1 << 20
 
 
 class Put(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """Replace the subtree at `path` by fresh `content`, if it has the version `expected`."""
+    """Replace the subtree at `path` by fresh `content`, if it has the version `expected`.
+
+    One that is `ephemeral` is owned by `tega_id`, or by that of the transaction.
+    """
 
     path: Path
     content: Content
     expected: int | None = None
     tega_id: str | None = None
+    ephemeral: bool = False
 
 
 class Delete(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -54,11 +58,13 @@ def make_put(
     expected: int | None = None,
     tega_id: str | None = None,
     max_depth: int = MAX_DEPTH,
+    ephemeral: bool = False,
 ) -> Put:
     """A checked `Put` of a JSON value, which is not kept.
 
     :param path: as `tega.paths` gives it: of checked keys
     :param tega_id: who puts, where that is not who commits
+    :param ephemeral: whether the node is to go with the session of who puts
     :raises Malformed: for a depth, value, version or tega id that the data model does not allow
     """
     _check_depth(path, max_depth)
@@ -66,7 +72,7 @@ def make_put(
         check_tega_id(tega_id)
     if expected is not None and expected < MUST_NOT_EXIST:
         raise Malformed(f"version {expected}: a put takes one from 0 up, or -1 for 'not there'")
-    return Put(path, node.freeze(value, max_depth - len(path)), expected, tega_id)
+    return Put(path, node.freeze(value, max_depth - len(path)), expected, tega_id, ephemeral)
 
 
 def make_delete(
@@ -110,13 +116,23 @@ class Rollback(msgspec.Struct, frozen=True, gc=False, eq=False):
     txid: str | None = None
 
 
-Request: TypeAlias = Transaction | Rollback
+class Lapse(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """Remove all ephemeral nodes of a tega id: its session has ended."""
+
+    tega_id: str
+    txid: None = None
+
+
+Request: TypeAlias = Transaction | Rollback | Lapse
 
 
 class Change(msgspec.Struct, frozen=True, gc=False, eq=False):
     """One operation as it took place: what was put or removed, and the version it made.
 
-    `record` is its JSON text, as the log and other servers have it.
+    :ivar record: its JSON text, as the log and other servers have it; where a lasting DELETE took
+        ephemeral nodes with it, without those
+    :ivar replaced: what stood at `path` just before
+    :ivar ephemeral: whether the lasting tree has nothing of it: it is not logged
     """
 
     ope: Literal["PUT", "DELETE"]
@@ -125,6 +141,8 @@ class Change(msgspec.Struct, frozen=True, gc=False, eq=False):
     content: Content
     version: int
     record: bytes
+    replaced: MaybeContent = ABSENT
+    ephemeral: bool = False
 
 
 class Commit(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -133,6 +151,8 @@ class Commit(msgspec.Struct, frozen=True, gc=False, eq=False):
     :ivar time: UTC, ISO 8601 with microseconds and ``Z``
     :ivar rolled_back: for a rollback its root, and how many versions back it went
     :ivar chains: the hash of each root touched, by name
+    :ivar touched: the lasting containers below a root that got its version because of something
+        ephemeral below them: with `changes`, all that a replay of the lasting tree needs
     """
 
     seq: int
@@ -143,56 +163,56 @@ class Commit(msgspec.Struct, frozen=True, gc=False, eq=False):
     chains: tuple[tuple[str, str], ...]
     txid: str | None = None
     rolled_back: tuple[str, int] | None = None
+    touched: tuple[Path, ...] = ()
 
     def result(self) -> Result:
         """What the client is told."""
         return Result(self.seq, immutables.Map(self.versions))
 
 
-def stage(state: State, request: Request, time: str, maxlen: int) -> tuple[State, Commit]:
+def stage(
+    state: State, request: Request, time: str, maxlen: int, live: Container[str] | None = None
+) -> tuple[State, Commit]:
     """Check and apply a request.
 
     :param time: the commit's time, ISO 8601
     :param maxlen: old versions to keep of each root
+    :param live: the tega ids that may have ephemeral nodes; None for any
     :returns: the state after it, and the commit
     :raises TegaError: where the request is refused; nothing has changed then
     """
     check_tega_id(request.tega_id)
     if request.txid is not None:
         check_txid(request.txid)
-    if isinstance(request, Rollback):
-        return _stage_rollback(state, request, time, maxlen)
-    draft = Draft(state, request.tega_id)
-    draft.check_expected(request.operations)
-    for operation in request.operations:
-        draft.apply(operation)
-    return draft.commit(time, maxlen, request.txid)
+    draft = Draft(state, request.tega_id, live)
+    rolled_back = None
+    if isinstance(request, Transaction):
+        draft.check_expected(request.operations)
+        for operation in request.operations:
+            draft.apply(operation)
+    elif isinstance(request, Rollback):
+        rolled_back = draft.roll_back(request.root, request.backto)
+    else:
+        draft.lapse()
+    return draft.commit(time, maxlen, request.txid, rolled_back)
 
 
-def candidate(state: State, operations: Iterable[Operation]) -> list[tuple[str, int, MaybeContent]]:
+def candidate(
+    state: State,
+    operations: Iterable[Operation],
+    tega_id: str = "",
+    live: Container[str] | None = None,
+) -> list[tuple[str, int, MaybeContent]]:
     """The roots that these operations touch as they would be: name, version, content.
 
+    :param tega_id: who would commit them
+    :param live: the tega ids that may have ephemeral nodes; None for any
     :raises TegaError: where an operation could not be applied
     """
-    draft = Draft(state, "")
+    draft = Draft(state, tega_id, live)
     for operation in operations:
         draft.apply(operation)
     return [(name, draft.versions[name], draft.contents[name]) for name in sorted(draft.contents)]
-
-
-def _stage_rollback(
-    state: State, request: Rollback, time: str, maxlen: int
-) -> tuple[State, Commit]:
-    check_key(request.root)
-    root = state.roots.get(request.root)
-    if root is None:
-        raise NotFound(f"no root {dotted((request.root,))} to roll back", path=request.root)
-    target = root.resolve(request.backto)
-    draft = Draft(state, request.tega_id)
-    draft.touch(root.name)
-    for path, content in node.diff(root.content, root.at(target), (root.name,)):
-        draft.apply(Delete(path) if content is ABSENT else Put(path, content))
-    return draft.commit(time, maxlen, request.txid, (root.name, root.version - target))
 
 
 def replay(
@@ -203,18 +223,19 @@ def replay(
     chains: Mapping[str, str],
     txid: str | None,
     maxlen: int,
+    touched: Iterable[Path] = (),
 ) -> State:
     """The state after a commit that took place before: from the log, or from another server.
 
     :param changes: PUT or DELETE, the path, and for a PUT the fresh content
+    :param touched: containers that got a version beside those that the changes touch
     :raises Malformed, Refused, NotFound: where the commit does not fit the state
     """
     draft = Draft(state, "")
     for ope, path, content in changes:
-        draft.replay(ope, path, content)
-    for name in versions:
-        if name not in draft.contents:
-            draft.touch(name)
+        draft.restore(path, ABSENT if ope == "DELETE" else content)
+    for path in (*touched, *[(name,) for name in versions if name not in draft.contents]):
+        draft.touch(path)
     if draft.versions != versions:
         raise Malformed(f"the commit makes versions {draft.versions}, it says {dict(versions)}")
     return draft.next_state(Result(seq, immutables.Map(versions)), chains, maxlen, txid)
@@ -223,12 +244,19 @@ def replay(
 class Draft:
     """Roots under change: what a transaction would make of a state."""
 
-    def __init__(self, state: State, tega_id: str) -> None:
+    __slots__ = (
+        "changes", "contents", "ephemerals", "live", "state", "tega_id", "transient", "versions"
+    )  # fmt: skip
+
+    def __init__(self, state: State, tega_id: str, live: Container[str] | None = None) -> None:
         self.state = state
         self.tega_id = tega_id
+        self.live = live
         self.contents: dict[str, MaybeContent] = {}
         self.versions: dict[str, int] = {}
+        self.ephemerals = state.ephemerals
         self.changes: list[Change] = []
+        self.transient = False
 
     def check_expected(self, operations: Iterable[Operation]) -> None:
         """Compare the expected versions with those before the transaction.
@@ -255,40 +283,138 @@ class Draft:
     def apply(self, operation: Operation) -> None:
         """Apply one operation to the draft.
 
-        :raises LeafInTheWay, NotFound: judged with the operations before it applied
+        :raises LeafInTheWay, NotFound, EphemeralConflict, NoSession: judged with the operations
+            before it applied
         """
         path = operation.path
         name = path[0]
-        content, current = self._open(name)
+        before, current = self._open(name)
         version = self.versions[name]
         tega_id = operation.tega_id or self.tega_id
         ope: Literal["PUT", "DELETE"]
         if isinstance(operation, Put):
-            ope, instance = "PUT", operation.content
-            self.contents[name] = node.put(content, current, path, instance, version)
-            text: bytes | None = encode.text(instance)
+            ope, content, transient = "PUT", operation.content, operation.ephemeral
+            if transient or mark_of(before) is not None:
+                owner = tega_id if transient else None
+                after, replaced = self._put(before, current, path, content, version, owner)
+            else:
+                after, replaced = node.put(before, current, path, content, version)
+            text: bytes | None = encode.text(content)
         else:
-            found = node.lookup(content, current, path)
-            self.contents[name] = node.delete(content, current, path, version)
-            assert found is not None, "delete would have refused"
-            ope, instance = "DELETE", found.content
-            text = _bounded_text(instance)
+            ope, transient = "DELETE", False
+            if mark_of(before) is not None:
+                after, content, transient = self._delete(before, current, path, version, tega_id)
+            else:
+                after, content = node.delete(before, current, path, version)
+            replaced = content
+            logged = content if transient else ephemeral.lasting(content)
+            text = encode.text_within(_MAX_REMOVED, logged)
+        self.contents[name] = after
         record = _record(ope, path, tega_id, text, version)
-        self.changes.append(Change(ope, path, tega_id, instance, version, record))
+        self.changes.append(
+            Change(ope, path, tega_id, content, version, record, replaced, transient)
+        )
+        if transient:
+            self.transient = True
 
-    def replay(self, ope: str, path: Path, content: Content) -> None:
-        """Apply a logged change, of which no new record is needed."""
-        before, current = self._open(path[0])
+    def _put(
+        self,
+        before: MaybeContent,
+        current: int,
+        path: Path,
+        new: Content,
+        version: int,
+        owner: str | None,
+    ) -> tuple[Content, MaybeContent]:
+        """Put content where ephemeral nodes may be, as one of them if it has an owner."""
+        if owner is not None and self.live is not None and owner not in self.live:
+            raise NoSession(
+                f"{owner} has no live session, so it cannot have an ephemeral node at "
+                f"{dotted(path)}: start a session first, or put it without ephemeral",
+                path=dotted(path),
+                tega_id=owner,
+            )
+        after, replaced, top = ephemeral.put(before, current, path, new, version, owner)
+        if owner is not None:
+            owned = self.ephemerals.get(owner, immutables.Map[Path, bool]())
+            self.ephemerals = self.ephemerals.set(owner, owned.set(top, True))
+        return after, replaced
+
+    def _delete(
+        self, before: MaybeContent, current: int, path: Path, version: int, tega_id: str
+    ) -> tuple[MaybeContent, Content, bool]:
+        """Remove what stands where ephemeral nodes may be; gives too whether it was one."""
+        after, found, transient, tops = ephemeral.delete(before, current, path, version, tega_id)
+        if tops:
+            owned = self.ephemerals[tega_id]
+            for top in tops:
+                owned = owned.delete(top)
+            others = self.ephemerals.delete(tega_id)
+            self.ephemerals = others.set(tega_id, owned) if owned else others
+        return after, found, transient
+
+    def restore(self, path: Path, new: MaybeContent) -> MaybeContent:
+        """Put content in the lasting tree, or remove it there with `ABSENT`; makes no record of it.
+
+        :returns: what stood at the path
+        :raises LeafInTheWay, NotFound, EphemeralConflict: where that cannot be
+        """
+        content, current = self._open(path[0])
         version = self.versions[path[0]]
-        if ope == "PUT":
-            self.contents[path[0]] = node.put(before, current, path, content, version)
+        if mark_of(content) is not None:
+            made, replaced = ephemeral.restore(content, current, path, new, version)
+        elif new is ABSENT:
+            made, replaced = node.delete(content, current, path, version)
         else:
-            self.contents[path[0]] = node.delete(before, current, path, version)
+            made, replaced = node.put(content, current, path, new, version)
+        self.contents[path[0]] = made
+        return replaced
 
-    def touch(self, name: str) -> None:
-        """Make a version of a root although nothing in it may change."""
-        content, current = self._open(name)
-        self.contents[name] = node.touched(content, current, self.versions[name])
+    def lapse(self) -> None:
+        """Remove all ephemeral nodes of the tega id."""
+        for path in sorted(self.ephemerals.get(self.tega_id, ())):
+            self.apply(Delete(path))
+
+    def roll_back(self, name: str, backto: int) -> tuple[str, int]:
+        """Make the lasting content of an old version of a root its newest.
+
+        :returns: the root, and how many versions back that is
+        :raises NotFound: where there is no such root or version
+        :raises EphemeralConflict: where an ephemeral node stands in the way
+        """
+        check_key(name)
+        root = self.state.roots.get(name)
+        if root is None:
+            raise NotFound(f"no root {dotted((name,))} to roll back", path=name)
+        target = root.resolve(backto)
+        self.touch((name,))
+        seen: dict[int, Content] = {}
+        now, then = [ephemeral.lasting(c, seen) for c in (root.content, root.at(target))]
+        for path, content in node.diff(now, then, (name,)):
+            self._restore(path, content)
+        return name, root.version - target
+
+    def _restore(self, path: Path, new: MaybeContent) -> None:
+        """As `restore`, with a record."""
+        replaced = self.restore(path, new)
+        version = self.versions[path[0]]
+        if new is ABSENT:
+            content = replaced = ephemeral.lasting(replaced)
+            text = encode.text_within(_MAX_REMOVED, content)
+            record = _record("DELETE", path, self.tega_id, text, version)
+            change = Change("DELETE", path, self.tega_id, content, version, record, replaced)
+        else:
+            record = _record("PUT", path, self.tega_id, encode.text(new), version)
+            change = Change("PUT", path, self.tega_id, new, version, record, replaced)
+        self.changes.append(change)
+
+    def touch(self, path: Path) -> None:
+        """Make a version of a root, and of the containers down to `path`, without other change.
+
+        :raises NotFound: where there is no such container
+        """
+        content, current = self._open(path[0])
+        self.contents[path[0]] = node.touched(content, current, path, self.versions[path[0]])
 
     def _open(self, name: str) -> tuple[MaybeContent, int]:
         """A root's content in the draft, and the version that it has there."""
@@ -315,12 +441,22 @@ class Draft:
             time,
             self.tega_id,
             tuple(self.changes),
-            tuple([(name, self.versions[name]) for name in self.contents]),
+            tuple(self.versions.items()),
             tuple(chains.items()),
             txid,
             rolled_back,
+            self._touched() if self.transient else (),
         )
         return self.next_state(commit.result(), chains, maxlen, txid), commit
+
+    def _touched(self) -> tuple[Path, ...]:
+        """The lowest lasting containers above ephemeral changes, below the roots."""
+        parents = [
+            ephemeral.lasting_parent(self.contents[change.path[0]], change.path)
+            for change in self.changes
+            if change.ephemeral
+        ]
+        return tuple(dict.fromkeys([path for path in parents if len(path) > 1]))
 
     def next_state(
         self, result: Result, chains: Mapping[str, str], maxlen: int, txid: str | None
@@ -336,7 +472,7 @@ class Draft:
                 root = root.next(content, chains[name], maxlen)
             roots = roots.set(name, root)
         ids = before.ids if txid is None else before.ids.add(txid, result)
-        return State(before.life, result.seq, roots, ids)
+        return State(before.life, result.seq, roots, ids, self.ephemerals)
 
     def _chain(self, name: str, time: str) -> str:
         root = self.state.roots.get(name)
@@ -344,7 +480,7 @@ class Draft:
         made = f"{before} {self.versions[name]} {time} {self.tega_id}"
         digest = blake2b(made.encode(), digest_size=8)
         for change in self.changes:
-            if change.path[0] == name:
+            if change.path[0] == name and not change.ephemeral:
                 digest.update(change.record)
         return digest.hexdigest()
 
@@ -357,14 +493,3 @@ def _record(ope: str, path: Path, tega_id: str, instance: bytes | None, version:
         b"" if instance is None else b',"instance":' + instance,
         version,
     )
-
-
-def _bounded_text(content: Content) -> bytes | None:
-    pieces = []
-    size = 0
-    for piece in encode.plain(content):
-        pieces.append(piece)
-        size += len(piece)
-        if size > _MAX_REMOVED:
-            return None
-    return b"".join(pieces)

@@ -24,6 +24,7 @@ from tega.store.node import (
     Node,
     base_of,
     freeze,
+    is_ephemeral,
     thaw,
     version_of,
 )
@@ -49,33 +50,46 @@ def text(content: Content) -> bytes:
     return dumps(thaw(content))
 
 
+def text_within(limit: int, content: Content) -> bytes | None:
+    """The value of a tree, in one piece; None where that has more than `limit` bytes."""
+    pieces = []
+    size = 0
+    for piece in plain(content):
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            return None
+    return b"".join(pieces)
+
+
 def _plain_leaf(child: Content) -> Any:
     return child.value if type(child) is Leaf else child
 
 
-def internal(content: Content, version: int, oid: str, parent: str | None) -> Iterator[bytes]:
+def internal(
+    content: Content, version: int, oid: str, parent: str | None, ephemeral: bool = False
+) -> Iterator[bytes]:
     """A tree with the attributes of each node.
 
     A leaf is ``{"_ephemeral", "_oid", "_parent", "_value", "_version"}``; a container has the same
     without ``_value``, beside its children in that form.
+
+    :param ephemeral: whether it stands below an ephemeral node
     """
     version = version_of(content, version)
-    attributes = _attributes(version, oid, parent)
+    ephemeral = ephemeral or is_ephemeral(content)
+    attributes = {"_ephemeral": ephemeral, "_oid": oid, "_parent": parent, "_version": version}
     if type(content) is not Node:
         yield dumps({**attributes, "_value": _plain_leaf(content)})
         return
     base = base_of(content, version)
     yield from _object(content.children, attributes, None, None, lambda key, child: (
-        internal(child, base, key, oid)
+        internal(child, base, key, oid, ephemeral)
     ))
 
 
-def _attributes(version: int, oid: str, parent: str | None) -> dict[str, Any]:
-    return {"_ephemeral": False, "_oid": oid, "_parent": parent, "_version": version}
-
-
 def packed(content: Content) -> Iterator[bytes]:
-    """A tree as a snapshot holds it: exact, and no larger than it must be.
+    """A lasting tree as a snapshot holds it: exact, and no larger than it must be.
 
     A container is an object with ``_version`` and ``_base`` where set; a leaf is its plain value,
     or ``{"_value", "_version"}`` where it has a version of its own.

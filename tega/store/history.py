@@ -103,13 +103,15 @@ class State(msgspec.Struct, frozen=True, gc=False, eq=False):
     """A whole database at one moment: what every reader, snapshot and diff works on.
 
     `life` is the database's identity from one `clear` to the next, `seq` the number of its last
-    commit; commits count from 1.
+    commit; commits count from 1. `ephemerals` has the paths of the ephemeral nodes of each tega id
+    that has any: the topmost only, for all that stands below one is ephemeral too.
     """
 
     life: str
     seq: int = 0
     roots: immutables.Map[str, Root] = EMPTY
     ids: Ids = Ids()
+    ephemerals: immutables.Map[str, immutables.Map[Path, bool]] = EMPTY
 
     def find(self, path: Path, version: int | None = None) -> Found:
         """What stands at `path`, in the root's newest version or another.

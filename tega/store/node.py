@@ -10,6 +10,9 @@ takes that of the place where it is put; so a subtree put at once costs no more 
 can be built before its version is known. A leaf changed alone becomes a `Leaf` with a version of
 its own.
 
+What is ephemeral, or holds what is, has a `Mark`. Only `tega.store.ephemeral` changes a tree that
+has one; all the rest here is for trees without.
+
 Functions take the content of a whole root, the root's version, and a full path whose first key is
 the root's name.
 """
@@ -46,34 +49,59 @@ class _Absent(enum.Enum):
 ABSENT: Final = _Absent.ABSENT
 
 
+EMPTY: Final[immutables.Map[str, Any]] = immutables.Map()
+
+
 # gc=False: trees cannot hold cycles, and a million nodes should not slow the collector.
+class Mark(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """How a node differs from what the tree without ephemeral nodes, the lasting one, has there.
+
+    :ivar owner: of an ephemeral node: the tega id with whose session it goes. Nothing below it has
+        a mark
+    :ivar implicit: whether this container is there only for ephemeral nodes below
+    :ivar below: the children that have a mark; True for those that the lasting tree does not have
+    :ivar transient: how many the lasting tree does not have
+    """
+
+    owner: str | None = None
+    implicit: bool = False
+    below: immutables.Map[str, bool] = EMPTY
+    transient: int = 0
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the lasting tree has the node."""
+        return self.owner is None and not self.implicit
+
+
 class Node(msgspec.Struct, frozen=True, gc=False, eq=False):
     """A container."""
 
     children: immutables.Map[str, Any]
     version: int = UNSET
     base: int = UNSET
+    mark: Mark | None = None
 
 
 class Leaf(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """A leaf whose version is not the base of its container."""
+    """A leaf whose version is not the base of its container, or which is ephemeral itself."""
 
     value: Any
     version: int
+    mark: Mark | None = None
 
 
-#: A container, a leaf with a version of its own, or a leaf's plain value.
+#: A container, a leaf with a version or mark of its own, or a leaf's plain value.
 Content: TypeAlias = Any
 MaybeContent: TypeAlias = Content | Literal[_Absent.ABSENT]
 
-EMPTY: Final[immutables.Map[str, Any]] = immutables.Map()
-
 
 class Found(NamedTuple):
-    """What stands at a path."""
+    """What stands at a path; `ephemeral` where it is so itself, or stands below what is."""
 
     content: Content
     version: int
+    ephemeral: bool = False
 
 
 def freeze(value: Any, room: int = MAX_DEPTH) -> Content:
@@ -175,7 +203,7 @@ def _thaw_opaque(value: Any) -> Any:
 
 
 def stripped(content: Content) -> Content:
-    """The same content without versions, to be put elsewhere."""
+    """The same content without versions and marks, to be put elsewhere."""
     kind = type(content)
     if kind is Leaf:
         return content.value
@@ -198,10 +226,24 @@ def base_of(node: Node, own: int) -> int:
     return node.base if node.base != UNSET else own
 
 
+def mark_of(content: MaybeContent) -> Mark | None:
+    """The mark of content; None for nearly all."""
+    if type(content) is Node or type(content) is Leaf:
+        return content.mark
+    return None
+
+
+def is_ephemeral(content: Content) -> bool:
+    """Whether content is an ephemeral node; what stands below one does not tell."""
+    mark = mark_of(content)
+    return mark is not None and mark.owner is not None
+
+
 def lookup(content: MaybeContent, version: int, path: Path) -> Found | None:
     """Find what stands at `path`; None where nothing does."""
     if content is ABSENT:
         return None
+    root = content
     for key in path[1:]:
         if type(content) is not Node:
             return None
@@ -210,39 +252,60 @@ def lookup(content: MaybeContent, version: int, path: Path) -> Found | None:
         if child is ABSENT:
             return None
         content, version = child, base
-    return Found(content, version_of(content, version))
+    version = version_of(content, version)
+    if mark_of(root) is None:
+        return Found(content, version)
+    return Found(content, version, _leads_to_ephemeral(root, path))
 
 
-def put(content: MaybeContent, current: int, path: Path, new: Content, version: int) -> Content:
-    """The root's content with fresh content `new` at `path`, all that changed having `version`.
+def _leads_to_ephemeral(content: Content, path: Path) -> bool:
+    for key in path[1:]:
+        if is_ephemeral(content):
+            return True
+        content = content.children[key]
+    return is_ephemeral(content)
+
+
+def put(
+    content: MaybeContent, current: int, path: Path, new: Content, version: int
+) -> tuple[Content, MaybeContent]:
+    """Put fresh content `new` at `path`, all that changes having `version`.
 
     :param current: the version that `content` has now
+    :returns: the root's content, and what stood at `path`
     :raises LeafInTheWay: where a leaf stands where the path needs a container
     """
     if len(path) == 1:
-        return new
+        return new, content
     if content is ABSENT:
-        return _nested(path[1:], new)
+        return _nested(path[1:], new), ABSENT
     above = []
     for depth, key in enumerate(path[1:], 1):
         if type(content) is not Node:
-            raise LeafInTheWay(
-                f"a leaf stands at {dotted(path[:depth])}, so nothing can be put below it: "
-                "delete it first",
-                path=dotted(path[:depth]),
-            )
+            raise leaf_in_the_way(path[:depth])
         current = base_of(content, version_of(content, current))
         above.append((content.children, key, current))
         content = content.children.get(key, ABSENT)
         if content is ABSENT:
             new = _nested(path[depth + 1 :], new)
             break
-    return _rebuilt(above, _placed(new, current, version), version)
+    return _rebuilt(above, _placed(new, current, version), version), content
 
 
-def delete(content: MaybeContent, current: int, path: Path, version: int) -> MaybeContent:
-    """The root's content without what stands at `path`, and without parents that this empties.
+def leaf_in_the_way(path: Path) -> LeafInTheWay:
+    """What to raise where a leaf stands at `path`, and a container is needed."""
+    return LeafInTheWay(
+        f"a leaf stands at {dotted(path)}, so nothing can be put below it: delete it first",
+        path=dotted(path),
+    )
 
+
+def delete(
+    content: MaybeContent, current: int, path: Path, version: int
+) -> tuple[MaybeContent, Content]:
+    """Remove what stands at `path`, and then the parents that this empties.
+
+    :returns: the root's content, and what stood at `path`
     :raises NotFound: where nothing stands there
     """
     above = []
@@ -254,19 +317,39 @@ def delete(content: MaybeContent, current: int, path: Path, version: int) -> May
         above.append((content.children, key, current))
         content = content.children.get(key, ABSENT)
     if content is ABSENT:
-        raise NotFound(f"nothing at {dotted(path)} to delete", path=dotted(path))
+        raise nothing_to_delete(path)
     while above:
         children, key, base = above.pop()
         children = children.delete(key)
         if children:
-            return _rebuilt(above, Node(children, version, base), version)
-    return ABSENT
+            return _rebuilt(above, Node(children, version, base), version), content
+    return ABSENT, content
 
 
-def touched(content: MaybeContent, current: int, version: int) -> MaybeContent:
-    """The same content, its top having `version`."""
-    if type(content) is Node:
-        return Node(content.children, version, base_of(content, version_of(content, current)))
+def nothing_to_delete(path: Path) -> NotFound:
+    """What to raise where a delete finds nothing."""
+    return NotFound(f"nothing at {dotted(path)} to delete", path=dotted(path))
+
+
+def touched(content: MaybeContent, current: int, path: Path, version: int) -> MaybeContent:
+    """The same content, each container from the root to `path` having `version`.
+
+    :raises NotFound: where there is no container below the root
+    """
+    above = []
+    for key in path[1:]:
+        if type(content) is not Node:
+            break
+        current = base_of(content, version_of(content, current))
+        above.append((content, key, current))
+        content = content.children.get(key, ABSENT)
+    if type(content) is Node and len(above) == len(path) - 1:
+        base = base_of(content, version_of(content, current))
+        content = Node(content.children, version, base, content.mark)
+    elif len(path) > 1:
+        raise NotFound(f"no container at {dotted(path)}", path=dotted(path))
+    for node, key, base in reversed(above):
+        content = Node(node.children.set(key, content), version, base, node.mark)
     return content
 
 

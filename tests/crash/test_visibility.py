@@ -89,8 +89,8 @@ TELLTALES = [
 
 def test_readers_do_not_see_it(db: Database, disk: GatedDisk, syncing: Task) -> None:
     before = db.state
-    assert db.find(("a", "x")) == (1, 0)
-    assert db.find(("a", "x"), version=0) == (1, 0)
+    assert db.find(("a", "x"))[:2] == (1, 0)
+    assert db.find(("a", "x"), version=0)[:2] == (1, 0)
     with pytest.raises(NotFound):
         db.find(("b",))
     # A candidate starts from what is committed, though the next version is taken.
@@ -159,7 +159,7 @@ def test_an_answer_is_gone_with_what_it_told(
             pending.result()
     assert disk.syncs == syncs
     assert isinstance(db.refusal, ReadOnly)
-    assert db.find(("a", "x")) == (1, 0)
+    assert db.find(("a", "x"))[:2] == (1, 0)
 
 
 def test_a_refusal_by_what_is_durable_does_not_wait(db: Database, disk: GatedDisk) -> None:

@@ -30,8 +30,8 @@ def tree(value: Any, *changes: tuple[str, Any]) -> tuple[MaybeContent, int]:
 def changed(content: MaybeContent, version: int, text: str, new: Any) -> MaybeContent:
     path = ("r", *text.split("."))
     if new is ABSENT:
-        return node.delete(content, version, path, version + 1)
-    return node.put(content, version, path, freeze(new), version + 1)
+        return node.delete(content, version, path, version + 1)[0]
+    return node.put(content, version, path, freeze(new), version + 1)[0]
 
 
 def versions(content: Content, version: int) -> dict[str, int]:
@@ -145,7 +145,7 @@ def test_what_is_empty_adds_no_level(empty: Any) -> None:
 
 def test_a_root_may_be_a_leaf() -> None:
     content, version = tree(7)
-    assert lookup(content, version, ("r",)) == (7, 0)
+    assert lookup(content, version, ("r",)) == (7, 0, False)
     assert lookup(content, version, ("r", "a")) is None
 
 
@@ -162,7 +162,7 @@ def test_put_replaces_and_does_not_merge() -> None:
 
 
 def test_put_makes_missing_parents() -> None:
-    assert thaw(node.put(ABSENT, 0, ("r", "a", "b"), 1, 0)) == {"a": {"b": 1}}
+    assert thaw(node.put(ABSENT, 0, ("r", "a", "b"), 1, 0)[0]) == {"a": {"b": 1}}
     content, _ = tree({"x": 1}, ("a.b.c", 2))
     assert thaw(content) == {"x": 1, "a": {"b": {"c": 2}}}
 
@@ -267,7 +267,7 @@ def test_names_of_methods_are_keys_like_others() -> None:
     value = {name: {"get": 1} for name in ("items", "get", "keys", "children", "version")}
     content = freeze(value)
     assert thaw(content) == value
-    assert lookup(content, 0, ("r", "items", "get")) == (1, 0)
+    assert lookup(content, 0, ("r", "items", "get")) == (1, 0, False)
     assert lookup(content, 0, ("r", "children", "values")) is None
 
 
@@ -332,9 +332,9 @@ def test_the_changes_of_a_diff_make_the_new_tree(old: Any, new: Any) -> None:
     target: MaybeContent = new if new is ABSENT else freeze(new)
     for path, change in node.diff(content, target, ("r",)):
         if change is ABSENT:
-            content = node.delete(content, 1, path, 1)
+            content, _ = node.delete(content, 1, path, 1)
         else:
-            content = node.put(content, 1, path, change, 1)
+            content, _ = node.put(content, 1, path, change, 1)
     assert repr(normal(content)) == repr(normal(target))
 
 
