@@ -27,9 +27,10 @@ from tega.log.record import Logged
 from tega.paths import Path
 from tega.store import commit as commits
 from tega.store.check import check
-from tega.store.commit import Commit, Operation, Request, Transaction
+from tega.store.commit import Commit, Lapse, Operation, Request, Transaction
 from tega.store.history import Result, State
 from tega.store.node import Found, MaybeContent
+from tega.watch import Hub
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +53,21 @@ def _read_only(error: BaseException) -> ReadOnly:
 class Pending:
     """A request on its way: accepted or refused, but what was decided is not durable yet.
 
+    :ivar before: the state that it was judged by
+    :ivar commit: what was made of it; None where that is nothing
     :ivar settled: whether the outcome may be told
     """
 
-    __slots__ = ("_error", "_result", "commit", "settled")
+    __slots__ = ("_error", "_result", "before", "commit", "settled")
 
     def __init__(
-        self, result: Result | None, error: TegaError | None, commit: Commit | None = None
+        self,
+        before: State,
+        result: Result | None,
+        error: TegaError | None,
+        commit: Commit | None = None,
     ) -> None:
+        self.before = before
         self._result = result
         self._error = error
         self.commit = commit
@@ -92,6 +100,8 @@ class Database:
     :param max_depth: most keys in a path, and deepest nesting
     :param clock: gives the time of a commit, ISO 8601 in UTC
     :param progress: called while the log is read
+    :param resume: newest commits kept in memory for watchers that resume
+    :param max_subscriptions: most subscriptions of one watcher
     :raises LogError: where the log cannot be opened or does not check
     """
 
@@ -103,6 +113,8 @@ class Database:
         max_depth: int = 64,
         clock: Callable[[], str] = timestamp,
         progress: Progress | None = None,
+        resume: int = 4096,
+        max_subscriptions: int = 10_000,
     ) -> None:
         self.tega_id = tega_id
         self.maxlen = maxlen
@@ -110,8 +122,11 @@ class Database:
         self._clock = clock
         self._log = commit_log
         self._staged = self._published = commit_log.recover(Settings(maxlen, max_depth), progress)
+        #: Hands every commit to whoever subscribes, once it is durable.
+        self.hub = Hub(self._published.seq, resume, max_subscriptions, max_depth)
         self._batch: list[Pending] = []
         self._refusal: Unavailable | None = None
+        self._live: set[str] = set()
         # Order of locks: snapshot, flush, stage.
         self._stage_lock = threading.Lock()
         self._flush_lock = threading.Lock()
@@ -147,12 +162,14 @@ class Database:
         """
         return self._published.find(path, version)
 
-    def candidate(self, operations: Iterable[Operation]) -> list[tuple[str, int, MaybeContent]]:
+    def candidate(
+        self, operations: Iterable[Operation], tega_id: str = ""
+    ) -> list[tuple[str, int, MaybeContent]]:
         """The roots that these operations touch, as they would be: name, version, content.
 
         :raises TegaError: where an operation could not be applied
         """
-        return commits.candidate(self._published, operations)
+        return commits.candidate(self._published, operations, tega_id, self._live)
 
     def commits_after(self, root: str, version: int) -> Iterator[Logged]:
         """The commits that made later versions of a root, oldest first, as far as they are kept."""
@@ -170,34 +187,60 @@ class Database:
         A refusal too is settled only when the state that it was judged by is durable.
         """
         with self._stage_lock:
-            pending = self._judge(request)
-            if pending.commit is None and self._staged is self._published:
-                pending.settled = True
-            else:
-                self._batch.append(pending)
-            return pending
+            return self._submit(request)
+
+    def join(self, tega_id: str) -> None:
+        """Let a tega id have ephemeral nodes from now on: it has a live session."""
+        with self._stage_lock:
+            self._live.add(tega_id)
+
+    def leave(self, tega_id: str) -> Pending:
+        """Let a tega id have no ephemeral nodes any more: submit that those it has go."""
+        with self._stage_lock:
+            self._live.discard(tega_id)
+            return self._submit(Lapse(tega_id))
+
+    def live_ids(self) -> list[str]:
+        """The tega ids that may have ephemeral nodes, in order."""
+        with self._stage_lock:
+            return sorted(self._live)
+
+    def _submit(self, request: Request) -> Pending:
+        pending = self._judge(request)
+        if pending.commit is None and self._staged is self._published:
+            pending.settled = True
+        else:
+            self._batch.append(pending)
+        return pending
 
     def _judge(self, request: Request) -> Pending:
+        staged = self._staged
         refusal = self.refusal
         if refusal is not None:
-            return Pending(None, refusal)
-        staged = self._staged
+            return Pending(staged, None, refusal)
         if request.txid is not None:
             known = staged.ids.results.get(request.txid)
             if known is not None:
-                return Pending(known, None)
-        if isinstance(request, Transaction) and not request.operations:
-            return Pending(Result(staged.seq, immutables.Map()), None)
+                return Pending(staged, known, None)
+        if isinstance(request, Transaction):
+            nothing = not request.operations
+        else:
+            nothing = isinstance(request, Lapse) and request.tega_id not in staged.ephemerals
+        if nothing:
+            return Pending(staged, Result(staged.seq, immutables.Map()), None)
         try:
-            self._staged, commit = commits.stage(staged, request, self._clock(), self.maxlen)
+            self._staged, commit = commits.stage(
+                staged, request, self._clock(), self.maxlen, self._live
+            )
         except TegaError as error:
-            return Pending(None, error)
-        return Pending(commit.result(), None, commit)
+            return Pending(staged, None, error)
+        return Pending(staged, commit.result(), None, commit)
 
     def flush(self) -> None:
         """Write, sync and publish all that was submitted, and settle it."""
         with self._flush_lock:
             self._flush()
+        self.hub.deliver()
         if self._log.wants_snapshot:
             self._snapshot_soon()
 
@@ -222,6 +265,7 @@ class Database:
             return
         # Only the attribute moves; whoever holds the state before keeps a whole one.
         self._published = state
+        self.hub.publish(made)
         for pending in batch:
             pending.settled = True
 
@@ -271,6 +315,7 @@ class Database:
                 if self.refusal is not None:
                     raise self.refusal
                 snapshot = self._log.snapshot(self._published)
+            self.hub.deliver()
             try:
                 started = time.monotonic()
                 for _ in snapshot.steps():
@@ -283,6 +328,7 @@ class Database:
                 with self._flush_lock:
                     self._flush()
                     snapshot.install()
+                self.hub.deliver()
             except OSError as error:
                 snapshot.discard()
                 if self._log.failure is not None:
@@ -329,6 +375,7 @@ class Database:
                     failure = error
                 else:
                     self._staged = self._published = state
+                    self.hub.reset()
             if failure is not None:
                 self._give_up(failure, [])
             gone = self._refusal or Unavailable("the database was cleared meanwhile: send it again")
@@ -363,6 +410,7 @@ class Database:
                 if self._refusal is None:
                     self._refusal = Closed("the database is closed")
             self._log.close()
+        self.hub.deliver()
 
     def __enter__(self) -> Database:
         return self

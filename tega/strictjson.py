@@ -48,11 +48,14 @@ def dumps(value: Any) -> bytes:
 
 
 def _surely_unique(text: bytes, value: Any) -> bool:
-    """Whether counting alone shows that no key was given twice.
+    """Whether it is plain to see that no key was given twice.
 
-    Each key brings one colon, so as many colons as keys leave no room for a duplicate. Where none
-    is set off from its key's quote, colons inside strings (MAC and IPv6 addresses) need not count.
+    What a compact writer has made reads back to the very same text. In any other, each key brings
+    one colon, so as many colons as keys leave no room for a duplicate. Where none is set off from
+    its key's quote, colons inside strings (MAC and IPv6 addresses) need not count.
     """
+    if _encode_as_is(value) == text:
+        return True
     keys = _count_keys(value)
     return text.count(b":") == keys or (
         text.count(b'":') == keys and _SET_OFF.search(text) is None
@@ -88,4 +91,5 @@ def _hook(value: Any) -> Any:
 
 
 _decode = msgspec.json.Decoder().decode
+_encode_as_is = msgspec.json.Encoder().encode
 _encode = msgspec.json.Encoder(enc_hook=_hook, order="deterministic").encode

@@ -1,0 +1,218 @@
+"""What of a commit reaches whom, and how it reads.
+
+A change at or below what a subscription is on reaches it as it is. A change above is cut down to
+the part that the subscription covers. `addressed` finds that for all subscriptions at once; a
+`Notice` is what some of them get of one commit, made into JSON once, however many they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from tega.errors import NotFound
+from tega.paths import Path, dotted, wire
+from tega.store import encode, match, node
+from tega.store.commit import Change, Commit
+from tega.store.history import State
+from tega.store.node import ABSENT, Content
+from tega.strictjson import dumps
+from tega.topics import Topic, Topics, below
+
+#: A removed subtree whose record does not hold it is written piece by piece.
+_INSTANCE: Final = b',"instance":'
+
+
+class Piece(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """One change as a subscriber sees it.
+
+    :ivar content: what was put or removed; of a rollback nothing
+    :ivar record: its JSON text, where that is the change's own
+    """
+
+    ope: str
+    path: Path
+    tega_id: str
+    content: Content
+    version: int
+    record: bytes = b""
+    backto: int | None = None
+
+    def chunks(self, seq: int) -> Iterator[bytes]:
+        """The JSON text, in pieces of bounded work."""
+        if self.record:
+            yield self.record[:-1] + b',"seq":%d}' % seq
+            return
+        yield b'{"ope":"%b","path":%b,"tega_id":%b,"seq":%d,"version":%d' % (
+            self.ope.encode(), dumps(wire(self.path)), dumps(self.tega_id), seq, self.version
+        )  # fmt: skip
+        if self.backto is not None:
+            yield b',"backto":%d,"instance":null}' % self.backto
+            return
+        yield _INSTANCE
+        if self.content is ABSENT:
+            yield b"null"
+        else:
+            yield from encode.plain(self.content)
+        yield b"}"
+
+    def as_data(self, seq: int) -> dict[str, Any]:
+        """The change as Python users get it: a value of their own."""
+        data = {
+            "ope": self.ope,
+            "path": dotted(self.path),
+            "tega_id": self.tega_id,
+            "instance": None if self.content is ABSENT else node.thaw(self.content),
+            "seq": seq,
+            "version": self.version,
+        }
+        if self.backto is not None:
+            data["backto"] = self.backto
+        return data
+
+
+class Notice:
+    """What subscribers get of one commit: its changes in order, as they see them.
+
+    :ivar frame: for whoever sends it: what it has made of the text
+    """
+
+    __slots__ = ("frame", "pieces", "seq")
+
+    def __init__(self, seq: int, pieces: tuple[Piece, ...]) -> None:
+        self.seq = seq
+        self.pieces = pieces
+        self.frame: Any = None
+
+    def chunks(self) -> Iterator[bytes]:
+        """A JSON list of the changes, in pieces of bounded work."""
+        opening = b"["
+        for piece in self.pieces:
+            for chunk in piece.chunks(self.seq):
+                yield opening + chunk
+                opening = b""
+            opening = b","
+        yield b"[]" if opening == b"[" else b"]"
+
+    def as_data(self) -> list[dict[str, Any]]:
+        """The changes as Python users get them."""
+        return [piece.as_data(self.seq) for piece in self.pieces]
+
+
+def addressed(topics: Topics, commit: Commit) -> Iterator[tuple[Notice, list[Any]]]:
+    """Who gets what of a commit: each notice with all that get just this one."""
+    if commit.rolled_back is not None:
+        yield from _rolled_back(topics, commit)
+        return
+    if len(commit.changes) == 1:
+        # The most common commit: no need to gather by subscriber.
+        change = commit.changes[0]
+        covering, there = topics.covering(change.path)
+        if not any(topic.leads_on for topic in there):
+            recipients = list(dict.fromkeys(_listening(covering, commit.seq)))
+            if recipients:
+                yield Notice(commit.seq, (whole(change),)), recipients
+            return
+    gathered: dict[Any, dict[Any, Piece]] = {}
+    for number, change in enumerate(commit.changes):
+        for key, piece, topic in _touched(topics, number, change):
+            for who in _listening((topic,), commit.seq):
+                gathered.setdefault(who, {}).setdefault(key, piece)
+    together: dict[tuple[Any, ...], list[Any]] = {}
+    for who, pieces in gathered.items():
+        together.setdefault(tuple(pieces), []).append(who)
+    for recipients in together.values():
+        yield Notice(commit.seq, tuple(gathered[recipients[0]].values())), recipients
+
+
+def _listening(topics: Iterable[Topic], seq: int) -> Iterator[Any]:
+    for topic in topics:
+        for who, since in topic.entries.items():
+            if since < seq:
+                yield who
+
+
+def _touched(
+    topics: Topics, number: int, change: Change
+) -> Iterator[tuple[Any, Piece, Topic]]:
+    """The topics that a change touches, each with what it gets, and a key by which to know that."""
+    covering, there = topics.covering(change.path)
+    if covering:
+        piece = whole(change)
+        for topic in covering:
+            yield number, piece, topic
+    new = change.content if change.ope == "PUT" else ABSENT
+    for topic in there:
+        for below_it, path, content, gone in below(topic, change.path, new, change.replaced):
+            ope = "PUT" if content is not ABSENT else "DELETE"
+            part = content if content is not ABSENT else gone
+            cut = Piece(ope, path, change.tega_id, part, change.version)
+            yield (number, path), cut, below_it
+
+
+def whole(change: Change) -> Piece:
+    """A change as it is."""
+    # A removed subtree that was too large for its record is not in there, nor what was ephemeral.
+    complete = change.ope == "PUT" or (
+        _INSTANCE in change.record and getattr(change.content, "mark", None) is None
+    )
+    return Piece(
+        change.ope,
+        change.path,
+        change.tega_id,
+        change.content,
+        change.version,
+        change.record if complete else b"",
+    )
+
+
+def _rolled_back(topics: Topics, commit: Commit) -> Iterator[tuple[Notice, list[Any]]]:
+    assert commit.rolled_back is not None
+    name, back = commit.rolled_back
+    found: dict[Any, None] = {}
+    for number, change in enumerate(commit.changes):
+        for _, _, topic in _touched(topics, number, change):
+            found.update(dict.fromkeys(_listening((topic,), commit.seq)))
+    if found:
+        version = dict(commit.versions)[name]
+        piece = Piece("ROLLBACK", (name,), commit.tega_id, ABSENT, version, backto=-back)
+        yield Notice(commit.seq, (piece,)), list(found)
+
+
+def standing(state: State, levels: Path, regex: bool, tega_id: str) -> Iterator[bytes]:
+    """What a subscription covers, as it stands: for whoever cannot be told what has changed.
+
+    A JSON list in pieces of bounded work: a PUT for each part that is there; of a path with nothing
+    there, a DELETE without an instance.
+
+    :param levels: keys, or with `regex` patterns
+    """
+    opening = b"["
+    for piece in _parts(state, levels, regex, tega_id):
+        if piece is None:
+            yield b""
+            continue
+        for chunk in piece.chunks(state.seq):
+            yield opening + chunk
+            opening = b""
+        opening = b","
+    yield b"[]" if opening == b"[" else b"]"
+
+
+def _parts(state: State, levels: Path, regex: bool, tega_id: str) -> Iterator[Piece | None]:
+    if regex:
+        compiled = match.compile_pattern("\\.".join(levels))
+        for found in match.matches(state, compiled):
+            if found is None:
+                yield None
+            else:
+                yield Piece("PUT", found.path, tega_id, found.content, found.version)
+        return
+    try:
+        here = state.find(levels)
+    except NotFound:
+        yield Piece("DELETE", levels, tega_id, ABSENT, 0)
+        return
+    yield Piece("PUT", levels, tega_id, here.content, here.version)

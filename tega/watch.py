@@ -1,0 +1,360 @@
+"""Who hears of what: subscriptions, and commits on their way to them.
+
+Commits come in order, each once it is durable, and are kept in memory for a while. Every watcher is
+a cursor over them. One that keeps up is *live*: it is handed each commit's notice as it comes. One
+that falls behind, or resumes from before, takes the notices that it missed from what is kept, in
+its own time; where that does not reach back far enough it is told what stands there now instead.
+So nobody holds up a commit, and what a slow watcher costs is bounded.
+
+Every method may be called from any thread. Notices are delivered by one thread at a time, in order:
+by whoever asked for it, or where `Hub.run` says.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+
+from tega import strictjson
+from tega.errors import Malformed, OverLimit
+from tega.notices import Notice, addressed
+from tega.paths import MAX_DEPTH, Path, dotted, parse, split_pattern
+from tega.store.commit import Commit
+from tega.subscriber import SCOPE
+from tega.topics import Topics
+
+log = logging.getLogger(__name__)
+
+#: Bytes of records that are kept for watchers which resume, beside their number.
+_MAX_KEPT: Final = 4 << 20
+
+#: Most patterns of one watcher: each takes memory of its own.
+_MAX_PATTERNS: Final = 1_000
+
+
+class Subscription(msgspec.Struct, eq=False):
+    """What a watcher subscribes to.
+
+    :ivar text: the dotted path or pattern
+    :ivar levels: its keys, or one pattern a level
+    :ivar since: the sequence number after which it wants to hear
+    """
+
+    text: str
+    levels: Path
+    regex: bool
+    scope: SCOPE
+    since: int
+
+
+class Publication:
+    """A message on a channel, on its way to all that subscribe to it.
+
+    :ivar body: ``{"message": ...}`` as JSON
+    :ivar frame: for whoever sends it: what it has made of the text
+    """
+
+    __slots__ = ("_message", "body", "channel", "frame", "tega_id")
+
+    def __init__(self, channel: Path, tega_id: str, body: bytes) -> None:
+        self.channel = channel
+        self.tega_id = tega_id
+        self.body = body
+        self.frame: Any = None
+
+    @property
+    def message(self) -> Any:
+        """The message, a value of the caller's own."""
+        return strictjson.loads(self.body)["message"]
+
+
+class Watcher:
+    """Somebody who can subscribe: a session, a plugin, a subscriber in this process.
+
+    :ivar live: whether it is handed notices as they come
+    """
+
+    def __init__(self, tega_id: str) -> None:
+        self.tega_id = tega_id
+        self.live = True
+        self.subscriptions: dict[tuple[str, bool], Subscription] = {}
+
+    def notify(self, notice: Notice) -> None:
+        """Here is what a commit means to it."""
+        raise NotImplementedError
+
+    def tell(self, publication: Publication) -> None:
+        """Here is a message on one of its channels."""
+        raise NotImplementedError
+
+    def cleared(self) -> None:
+        """The database was cleared: nothing that it has seen is there any more."""
+
+
+class Hub:
+    """Takes commits and messages, and hands them out.
+
+    :param seq: of the newest commit so far
+    :param keep: how many commits are kept for those who resume
+    :param most: most subscriptions of one watcher
+    :param max_depth: most levels of a subscription
+    """
+
+    def __init__(
+        self, seq: int, keep: int = 4096, most: int = 10_000, max_depth: int = MAX_DEPTH
+    ) -> None:
+        #: Runs a delivery: here and now, unless a server wants it on its event loop.
+        self.run: Callable[[Callable[[], None]], None] = lambda deliver: deliver()
+        self._lock = threading.RLock()
+        self._topics = Topics()
+        self._watchers: dict[Watcher, None] = {}
+        self._keep = keep
+        self._most = most
+        self._max_depth = max_depth
+        self._kept: deque[Commit] = deque()
+        self._sizes: deque[int] = deque()
+        self._kept_bytes = 0
+        self._queue: deque[Commit] = deque()
+        self._delivering = False
+        #: Nobody can resume from here or before: what was ephemeral then has gone unrecorded.
+        self._start = seq
+        self._published = seq
+        self._delivered = seq
+
+    # -- subscribing ------------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        watcher: Watcher,
+        text: str,
+        scope: SCOPE = SCOPE.LOCAL,
+        regex: bool = False,
+        since: int | None = None,
+    ) -> Subscription:
+        """Let a watcher hear of a path or pattern.
+
+        From `since` on only those hear who are not `Watcher.live` and take what they `missed`.
+
+        :param text: a dotted path, or with `regex` one pattern a level, split at ``\\.``
+        :param since: the sequence number after which it wants to hear; by default the newest
+        :raises Malformed: for what is neither
+        :raises OverLimit: where the watcher has too many
+        """
+        levels = split_pattern(text) if regex else parse(text)
+        if len(levels) > self._max_depth:
+            raise Malformed(
+                f"a subscription of {len(levels)} levels: the depth limit is {self._max_depth}",
+                limit=self._max_depth,
+            )
+        key = (text if regex else dotted(levels), regex)
+        with self._lock:
+            had = watcher.subscriptions.get(key)
+            if had is None:
+                self._check_room(watcher, regex)
+            start = self._published if since is None else since
+            if had is not None and since is None:
+                start = had.since
+            made = Subscription(key[0], levels, regex, scope, start)
+            self._topics.add(levels, regex, watcher, start)
+            watcher.subscriptions[key] = made
+            self._watchers[watcher] = None
+            return made
+
+    def _check_room(self, watcher: Watcher, regex: bool) -> None:
+        patterns = sum(1 for _, one in watcher.subscriptions if one) if regex else 0
+        if len(watcher.subscriptions) >= self._most:
+            raise OverLimit(
+                f"{watcher.tega_id} has {self._most} subscriptions, the limit: subscribe to a "
+                "path above, or to a pattern",
+                limit=self._most,
+            )
+        if patterns >= _MAX_PATTERNS:
+            raise OverLimit(
+                f"{watcher.tega_id} subscribes to {_MAX_PATTERNS} patterns, the limit",
+                limit=_MAX_PATTERNS,
+            )
+
+    def begin_at(self, watcher: Watcher, subscription: Subscription, seq: int) -> None:
+        """Let a subscription count from another sequence number on."""
+        with self._lock:
+            subscription.since = seq
+            self._topics.add(subscription.levels, subscription.regex, watcher, seq)
+
+    def unsubscribe(self, watcher: Watcher, text: str, regex: bool = False) -> None:
+        """Let a watcher hear of a path or pattern no more; nothing where it did not."""
+        levels = split_pattern(text) if regex else parse(text)
+        with self._lock:
+            watcher.subscriptions.pop((text if regex else dotted(levels), regex), None)
+            self._topics.remove(levels, regex, watcher)
+            if not watcher.subscriptions:
+                self._watchers.pop(watcher, None)
+
+    def unsubscribe_all(self, watcher: Watcher) -> None:
+        """Let a watcher hear of nothing more."""
+        with self._lock:
+            for one in watcher.subscriptions.values():
+                self._topics.remove(one.levels, one.regex, watcher)
+            watcher.subscriptions.clear()
+            self._watchers.pop(watcher, None)
+
+    def channels(self) -> dict[str, list[str]]:
+        """The tega ids that subscribe, by path or pattern."""
+        found: dict[str, set[str]] = {}
+        for watcher, one in self._all():
+            found.setdefault(one.text, set()).add(watcher.tega_id)
+        return {text: sorted(found[text]) for text in sorted(found)}
+
+    def subscribers(self) -> dict[str, list[str]]:
+        """The paths and patterns that are subscribed to, by tega id."""
+        found: dict[str, set[str]] = {}
+        for watcher, one in self._all():
+            found.setdefault(watcher.tega_id, set()).add(one.text)
+        return {tega_id: sorted(found[tega_id]) for tega_id in sorted(found)}
+
+    def global_channels(self) -> list[tuple[str, str]]:
+        """The paths and patterns of global scope, with that scope."""
+        found = {one.text for _, one in self._all() if one.scope is SCOPE.GLOBAL}
+        return [(text, SCOPE.GLOBAL.value) for text in sorted(found)]
+
+    def _all(self) -> list[tuple[Watcher, Subscription]]:
+        with self._lock:
+            return [(who, one) for who in self._watchers for one in who.subscriptions.values()]
+
+    # -- commits --------------------------------------------------------------------------------
+
+    def publish(self, commits: Sequence[Commit]) -> None:
+        """Take commits that are durable now. `deliver` hands them out."""
+        with self._lock:
+            for commit in commits:
+                size = sum([len(change.record) for change in commit.changes])
+                self._kept.append(commit)
+                self._sizes.append(size)
+                self._kept_bytes += size
+                self._published = commit.seq
+            if self._watchers:
+                self._queue.extend(commits)
+            else:
+                # Nobody to hand them to: whoever comes now begins after them.
+                self._queue.clear()
+                self._delivered = self._published
+            while len(self._kept) > self._keep or self._kept_bytes > _MAX_KEPT:
+                self._kept.popleft()
+                self._kept_bytes -= self._sizes.popleft()
+
+    def deliver(self) -> None:
+        """Hand out what was published."""
+        if self._queue:
+            self.run(self._deliver)
+
+    def _deliver(self) -> None:
+        with self._lock:
+            if self._delivering:
+                return
+            self._delivering = True
+        while True:
+            with self._lock:
+                if not self._queue:
+                    self._delivering = False
+                    return
+                commit = self._queue.popleft()
+                self._delivered = commit.seq
+                found = list(addressed(self._topics, commit)) if self._watchers else []
+            for notice, watchers in found:
+                for watcher in watchers:
+                    if watcher.live and watcher.tega_id != commit.tega_id:
+                        self._notify(watcher, notice)
+
+    def _notify(self, watcher: Watcher, notice: Notice) -> None:
+        try:
+            watcher.notify(notice)
+        except Exception:
+            log.exception("%s failed on a notice; the others get it", watcher.tega_id)
+
+    # -- resuming -------------------------------------------------------------------------------
+
+    @property
+    def delivered(self) -> int:
+        """The sequence number up to which live watchers have been told."""
+        return self._delivered
+
+    def keeps(self, after: int) -> bool:
+        """Whether all that came after a sequence number is still kept."""
+        with self._lock:
+            oldest = self._kept[0].seq if self._kept else self._published + 1
+            return oldest - 1 <= after
+
+    def resumes_from(self, seq: int) -> bool:
+        """Whether somebody who has seen a sequence number, perhaps long ago, can go on from it."""
+        # What the last run of the server ended with may have had ephemeral nodes, which are gone
+        # without anything having said so.
+        return self.keeps(seq) and seq <= self._published and not 0 < seq <= self._start
+
+    def missed(self, watcher: Watcher, after: int) -> Iterator[tuple[int, Notice | None]]:
+        """What a watcher would have been told after a sequence number, were it live.
+
+        Each of its subscriptions counts from its own `Subscription.since`. Another thread may let
+        go of old commits meanwhile: then there is a gap in the numbers, or they end too early.
+
+        :returns: sequence number by sequence number the notice, where there is one for it
+        """
+        own = Topics()
+        for one in watcher.subscriptions.values():
+            own.add(one.levels, one.regex, watcher, one.since)
+        while after < self._delivered:
+            with self._lock:
+                first = self._kept[0].seq if self._kept else self._published + 1
+                batch = list(islice(self._kept, max(after + 1 - first, 0), after + 65 - first))
+            for commit in batch:
+                if commit.seq > self._delivered:
+                    return
+                found = [notice for notice, _ in addressed(own, commit)]
+                mine = found[0] if found and commit.tega_id != watcher.tega_id else None
+                yield commit.seq, mine
+                after = commit.seq
+            if not batch:
+                return
+
+    def reset(self) -> None:
+        """Begin anew, at number 0: the database was cleared."""
+        with self._lock:
+            self._queue.clear()
+            self._kept.clear()
+            self._sizes.clear()
+            self._kept_bytes = self._start = self._published = self._delivered = 0
+            watchers = list(self._watchers)
+            for watcher in watchers:
+                for one in watcher.subscriptions.values():
+                    one.since = 0
+                    self._topics.add(one.levels, one.regex, watcher, 0)
+
+        def tell_all() -> None:
+            for watcher in watchers:
+                watcher.cleared()
+
+        self.run(tell_all)
+
+    # -- messages -------------------------------------------------------------------------------
+
+    def tell(self, publication: Publication, sender: Watcher | None = None) -> int:
+        """Hand a message to all that subscribe to its channel, but for who sends it.
+
+        :returns: how many that were
+        """
+        with self._lock:
+            found: dict[Watcher, None] = {}
+            for topic in self._topics.at(publication.channel):
+                found.update(dict.fromkeys(topic.entries))
+        if sender is not None:
+            found.pop(sender, None)
+        for watcher in found:
+            try:
+                watcher.tell(publication)
+            except Exception:
+                log.exception("%s failed on a message; the others get it", watcher.tega_id)
+        return len(found)
