@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterable, Mapping
+import asyncio
+import inspect
+from collections.abc import Awaitable, Iterable, Mapping
 from enum import Enum
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tega import database, paths, strictjson
+from tega.callbacks import LocalWatcher
 from tega.database import new_life
-from tega.errors import Malformed, NoSession, NoSuchTransaction, NotFound
-from tega.leaf import Node
+from tega.errors import Malformed, NotFound, Refused
+from tega.leaf import plain
 from tega.log.file import FileLog
-from tega.store import encode, match
-from tega.store.commit import Operation, Rollback, Transaction, make_delete, make_put
+from tega.rpc import Functions, function_at, owner_gone
+from tega.store import match
+from tega.store.commit import Rollback
 from tega.store.edges import edges
 from tega.store.history import Result
-from tega.store.node import ABSENT, Content
-from tega.subscriber import Subscriber
-from tega.tree import make_node
-from tega.util import deserialize
+from tega.store.node import Content
+from tega.subscriber import SCOPE, Subscriber
+from tega.tx import Tx, document, with_functions
+from tega.watch import Publication
+
+__all__ = ["OPE", "Caller", "Database", "Match", "Tx"]
 
 
 class OPE(str, Enum):
@@ -43,6 +47,18 @@ class Match(NamedTuple):
     instance: Any
 
 
+class Caller(Protocol):
+    """Calls functions, those of connected sessions too."""
+
+    async def call(
+        self, path: str, args: list[Any], kwargs: dict[str, Any], caller: str
+    ) -> Any:
+        """On the event loop."""
+
+    def wait(self, path: str, args: list[Any], kwargs: dict[str, Any], caller: str) -> Any:
+        """In any other thread."""
+
+
 class Database(database.Database):
     """A database in this process.
 
@@ -52,6 +68,14 @@ class Database(database.Database):
     >>> db.get("inventory.ne1").address
     '10.0.0.1'
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: The functions that this process runs.
+        self.functions = Functions()
+        #: Calls functions of others, where there are others; set by a server.
+        self.caller: Caller | None = None
+        self._subscribers: dict[Subscriber, LocalWatcher] = {}
 
     @classmethod
     def open(cls, data_dir: str | Path, tega_id: str, maxlen: int = 10) -> Database:
@@ -72,7 +96,7 @@ class Database(database.Database):
         """
         if tega_id is None:
             tega_id = subscriber.tega_id if subscriber is not None else self.tega_id
-        return Tx(self, paths.check_tega_id(tega_id))
+        return Tx(self, self.functions, paths.check_tega_id(tega_id))
 
     def rollback(
         self,
@@ -123,6 +147,137 @@ class Database(database.Database):
         paths.check_tega_id(tega_id)
         self.snapshot()
 
+    # -- taking part --------------------------------------------------------------------------
+
+    def add_tega_id(self, tega_id: str) -> None:
+        """Let a tega id be live, so that it can have ephemeral nodes."""
+        self.join(paths.check_tega_id(tega_id))
+
+    def remove_tega_id(self, tega_id: str) -> None:
+        """Let a tega id be live no more: its ephemeral nodes and its functions go."""
+        self.functions.drop(tega_id)
+        pending = self.leave(tega_id)
+        if not pending.settled:
+            self.flush()
+        pending.result()
+
+    def get_tega_ids(self) -> list[str]:
+        """The live tega ids."""
+        return self.live_ids()
+
+    def enter(self, subscriber: Subscriber) -> None:
+        """Let a subscriber take part: its tega id is live, and its ``on_init`` is called.
+
+        :raises Refused: where another one has the same tega id
+        """
+        if subscriber not in self._subscribers:
+            if any(other.tega_id == subscriber.tega_id for other in self._subscribers):
+                raise Refused(f"another subscriber or plugin is called {subscriber.tega_id}")
+            self.join(subscriber.tega_id)
+            watcher = LocalWatcher(subscriber, self.hub, lambda: self.state)
+            self._subscribers[subscriber] = watcher
+            watcher.begin()
+
+    def exit(self, subscriber: Subscriber) -> None:
+        """Let a subscriber take part no more: it hears nothing, and what is its own goes."""
+        watcher = self._subscribers.pop(subscriber, None)
+        if watcher is not None:
+            self.hub.unsubscribe_all(watcher)
+            watcher.end()
+            self.remove_tega_id(subscriber.tega_id)
+
+    def subscribe(
+        self,
+        subscriber: Subscriber,
+        path: str,
+        scope: SCOPE = SCOPE.LOCAL,
+        regex_flag: bool = False,
+    ) -> None:
+        """Let a subscriber hear of changes at, below and above a path, and of its messages.
+
+        :param path: dotted, or with `regex_flag` one RE2 pattern a level, split at ``\\.``
+        """
+        self.enter(subscriber)
+        self.hub.subscribe(self._subscribers[subscriber], path, scope, regex_flag)
+
+    def unsubscribe(self, subscriber: Subscriber, path: str, regex_flag: bool = False) -> None:
+        """Let a subscriber hear of a path or pattern no more."""
+        if subscriber in self._subscribers:
+            self.hub.unsubscribe(self._subscribers[subscriber], path, regex_flag)
+
+    def unsubscribe_all(self, subscriber: Subscriber) -> None:
+        """Let a subscriber hear of nothing more; its tega id stays live."""
+        if subscriber in self._subscribers:
+            self.hub.unsubscribe_all(self._subscribers[subscriber])
+
+    def publish(
+        self, channel: str, tega_id: str, message: Any, subscriber: Subscriber | None = None
+    ) -> None:
+        """Tell all that subscribe to a channel; none is no error.
+
+        :param message: any JSON value
+        :param subscriber: who publishes, and so is not told
+        """
+        body = strictjson.dumps({"message": plain(message)})
+        publication = Publication(paths.parse(channel), paths.check_tega_id(tega_id), body)
+        sender = self._subscribers.get(subscriber) if subscriber is not None else None
+
+        def tell() -> None:
+            self.hub.tell(publication, sender)
+
+        self.hub.run(tell)
+
+    def get_channels(self) -> dict[str, list[str]]:
+        """The tega ids that subscribe, by path or pattern."""
+        return self.hub.channels()
+
+    def get_subscribers(self) -> dict[str, list[str]]:
+        """The paths and patterns that are subscribed to, by tega id."""
+        return self.hub.subscribers()
+
+    def get_global_channels(self) -> list[tuple[str, str]]:
+        """The paths and patterns of global scope, with that scope."""
+        return self.hub.global_channels()
+
+    def get_subscribe_forwarders(self) -> list[str]:
+        """The connected peers that subscriptions are forwarded to."""
+        return []
+
+    # -- calling ------------------------------------------------------------------------------
+
+    def rpc(
+        self,
+        path: str,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call the function at a path, and wait for its result.
+
+        :raises NoSuchFunction: where there is none
+        :raises OwnerGone: where it is not of this process, nor of anybody connected
+        :raises Refused: on a server's event loop, which the call would wait for; plugins await
+            `PlugIn.rpc`
+        """
+        given = list(args or ()), dict(kwargs or {})
+        if self.caller is not None:
+            return self.caller.wait(path, *given, self.tega_id)
+        keys = paths.parse(path)
+        leaf, function = function_at(self.state, keys)
+        func = self.functions.find(keys, leaf)
+        if func is None:
+            raise owner_gone(keys, function)
+        result = func(*given[0], **given[1])
+        return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
+
+    async def call(self, path: str, args: Any, kwargs: Any, caller: str) -> Any:
+        """Call the function at a path.
+
+        :param caller: the tega id of who asks
+        """
+        if self.caller is None:
+            return self.rpc(path, args, kwargs)
+        return await self.caller.call(path, list(args), dict(kwargs), caller)
+
     # -- reading ------------------------------------------------------------------------------
 
     def get(self, path: str, version: int | None = None, regex_flag: bool = False) -> Any:
@@ -138,14 +293,20 @@ class Database(database.Database):
             return self._get_matching(path, version)
         keys = paths.parse(path)
         found = self.find(keys, version)
-        return _document(found.content, found.version, keys)
+        return self._document(found.content, found.version, keys, found.ephemeral)
+
+    def _document(
+        self, content: Content, version: int, path: paths.Path, ephemeral: bool = False
+    ) -> Any:
+        made = document(content, version, path, ephemeral)
+        return with_functions(made, path, self.functions) if self.functions else made
 
     def _get_matching(self, pattern: str, version: int | None) -> dict[str, Match]:
         if version is not None:
             raise Malformed("version: a regex path spans roots, which each count their own")
         return {
             paths.dotted(one.path): Match(
-                one.groups, _document(one.content, one.version, one.path)
+                one.groups, self._document(one.content, one.version, one.path, one.ephemeral)
             )
             for one in match.matches(self.state, match.compile_pattern(pattern))
             if one is not None
@@ -213,137 +374,5 @@ class Database(database.Database):
         return listed
 
 
-class Tx:
-    """One transaction."""
-
-    def __init__(self, owner: Database, tega_id: str) -> None:
-        self._database = owner
-        self._tega_id = tega_id
-        self._operations: list[Operation] = []
-        self._result: Result | None = None
-        self._open = True
-        self._txid: str | None = None
-
-    @property
-    def txid(self) -> str:
-        """Its id. One that was asked for before the commit is kept with it."""
-        if self._txid is None:
-            self._txid = uuid.uuid4().hex
-        return self._txid
-
-    @property
-    def result(self) -> Result:
-        """What the commit made.
-
-        :raises KeyError: before the commit
-        """
-        if self._result is None:
-            raise NoSuchTransaction(f"transaction {self.txid} is not committed")
-        return self._result
-
-    def put(
-        self,
-        instance: Any,
-        tega_id: str | None = None,
-        version: int | None = None,
-        deepcopy: bool = True,
-        path: str | None = None,
-        ephemeral: bool = False,
-    ) -> None:
-        """Replace the subtree at a path.
-
-        :param instance: a `Cont` or leaf, which knows its path, or with `path` any JSON value
-        :param version: the version that the node has to have; -1: it must not exist yet
-        :param deepcopy: accepted for old programs; what is put is always copied
-        :param ephemeral: the node is to go with the session of `tega_id`
-        :raises ValueError: for what cannot be a path or value, or after the commit
-        """
-        self._check_open()
-        if ephemeral or (isinstance(instance, Node) and instance.is_ephemeral_()):
-            raise NoSession(f"{tega_id or self._tega_id!r} has no live session")
-        if path is not None:
-            keys = paths.parse(path)
-        elif isinstance(instance, Node):
-            keys = paths.check(instance.qname_())
-        else:
-            raise Malformed(f"a {type(instance).__name__} does not know its path: give path=")
-        self._operations.append(self._make_put(keys, instance, version, tega_id))
-
-    def _make_put(
-        self, keys: paths.Path, instance: Any, version: int | None, tega_id: str | None
-    ) -> Operation:
-        depth = self._database.max_depth
-        known = isinstance(instance, Node)
-        try:
-            value = instance.serialize_() if known else instance
-            return make_put(keys, value, version, tega_id, depth)
-        except Malformed:
-            # Functions, integer keys, subclasses: a document knows what to make of them.
-            made = None if known else make_node(instance)
-            if made is None:
-                raise
-            return make_put(keys, made.serialize_(), version, tega_id, depth)
-
-    def delete(self, path: Any, tega_id: str | None = None, version: int | None = None) -> None:
-        """Remove the subtree at a path, and parents that this empties.
-
-        :param path: dotted, or a `Cont` or leaf that knows it
-        :param version: the version that the node has to have
-        """
-        self._check_open()
-        keys = paths.check(path.qname_()) if isinstance(path, Node) else paths.parse(path)
-        self._operations.append(
-            make_delete(keys, version, tega_id, self._database.max_depth)
-        )
-
-    def get_candidate(self) -> dict[str, Any]:
-        """The roots that the transaction touches, as its commit would leave them.
-
-        :returns: by name a `Cont` or leaf; None for a root that would be deleted
-        """
-        return {
-            name: None if content is ABSENT else _document(content, version, (name,))
-            for name, version, content in self._database.candidate(self._operations)
-        }
-
-    def commit(self, write_log: bool = True) -> Result:
-        """Apply all of it, or nothing.
-
-        :param write_log: accepted for old programs; every change is logged
-        :raises ValueError: for a collision, or a leaf in the way
-        :raises KeyError: for a delete of what is not there
-        """
-        self._check_open()
-        self._open = False
-        self._result = self._database.commit(
-            Transaction(tuple(self._operations), self._tega_id, self._txid)
-        )
-        return self._result
-
-    def cancel(self) -> None:
-        """Forget it."""
-        self._open = False
-
-    def _check_open(self) -> None:
-        if not self._open:
-            raise Malformed(f"transaction {self.txid} has ended: begin a new one")
-
-    def __enter__(self) -> Tx:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self.cancel()
-        elif self._open:
-            self.commit()
-
-
-def _document(content: Content, version: int, path: paths.Path) -> Any:
-    parent = path[-2] if len(path) > 1 else None
-    form = b"".join(encode.internal(content, version, path[-1], parent))
-    return deserialize(strictjson.loads(form), paths.dotted(path))
+async def _awaited(result: Awaitable[Any]) -> Any:
+    return await result

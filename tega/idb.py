@@ -24,9 +24,11 @@ from tega.store.history import Result
 from tega.subscriber import SCOPE, Subscriber
 
 __all__ = [
-    "OPE", "SCOPE", "Database", "Match", "Subscriber", "Tx", "clear", "crud_batch", "get",
-    "get_version", "idb_edges", "is_started", "loglist_for_sync", "old", "reload_log", "rollback",
-    "roots", "save_snapshot", "start", "stop", "tx",
+    "OPE", "SCOPE", "Database", "Match", "Subscriber", "Tx", "add_tega_id", "clear", "crud_batch",
+    "get", "get_channels", "get_global_channels", "get_subscribe_forwarders", "get_subscribers",
+    "get_tega_ids", "get_version", "idb_edges", "is_started", "loglist_for_sync", "old", "publish",
+    "reload_log", "remove_tega_id", "rollback", "roots", "rpc", "save_snapshot", "start", "stop",
+    "subscribe", "tx", "unsubscribe", "unsubscribe_all", "use",
 ]  # fmt: skip
 
 
@@ -34,7 +36,7 @@ class _Default:
     """The default database, and how to open it again."""
 
     database: Database | None = None
-    arguments: tuple[str | Path, str, int] = ("", "", 0)
+    arguments: tuple[str | Path, str, int] | None = None
 
 
 def _db() -> Database:
@@ -58,6 +60,15 @@ def start(data_dir: str | Path, tega_id: str, maxlen: int = 10) -> None:
     _Default.arguments = (data_dir, tega_id, maxlen)
 
 
+def use(database: Database | None) -> None:
+    """Let a database that is open be the default one, as a server does for its plugins.
+
+    :param database: None: there is no default one any more
+    """
+    _Default.database = database
+    _Default.arguments = None
+
+
 def stop() -> None:
     """Close the default database; nothing where none is open."""
     if _Default.database is not None:
@@ -74,6 +85,8 @@ def reload_log() -> None:
     """Close the default database and read it from its log again."""
     _db()
     arguments = _Default.arguments
+    if arguments is None:
+        raise Refused("the default database is a server's: only the server can open it again")
     stop()
     start(*arguments)
 
@@ -139,3 +152,69 @@ def loglist_for_sync(root_oid: str, version: int) -> list[list[dict[str, Any]]]:
 def idb_edges(root_oid: str | None = None, old_roots: bool = False) -> list[list[str]]:
     """See `Database.idb_edges`."""
     return _db().idb_edges(root_oid, old_roots)
+
+
+def subscribe(
+    subscriber: Subscriber, path: str, scope: SCOPE = SCOPE.LOCAL, regex_flag: bool = False
+) -> None:
+    """See `Database.subscribe`."""
+    _db().subscribe(subscriber, path, scope, regex_flag)
+
+
+def unsubscribe(subscriber: Subscriber, path: str, regex_flag: bool = False) -> None:
+    """See `Database.unsubscribe`."""
+    _db().unsubscribe(subscriber, path, regex_flag)
+
+
+def unsubscribe_all(subscriber: Subscriber) -> None:
+    """See `Database.unsubscribe_all`."""
+    _db().unsubscribe_all(subscriber)
+
+
+def publish(
+    channel: str, tega_id: str, message: Any, subscriber: Subscriber | None = None
+) -> None:
+    """See `Database.publish`."""
+    _db().publish(channel, tega_id, message, subscriber)
+
+
+def rpc(
+    path: str, args: Iterable[Any] | None = None, kwargs: Mapping[str, Any] | None = None
+) -> Any:
+    """See `Database.rpc`."""
+    return _db().rpc(path, args, kwargs)
+
+
+def add_tega_id(tega_id: str) -> None:
+    """See `Database.add_tega_id`."""
+    _db().add_tega_id(tega_id)
+
+
+def remove_tega_id(tega_id: str) -> None:
+    """See `Database.remove_tega_id`."""
+    _db().remove_tega_id(tega_id)
+
+
+def get_tega_ids() -> list[str]:
+    """See `Database.get_tega_ids`."""
+    return _db().get_tega_ids()
+
+
+def get_channels() -> dict[str, list[str]]:
+    """See `Database.get_channels`."""
+    return _db().get_channels()
+
+
+def get_subscribers() -> dict[str, list[str]]:
+    """See `Database.get_subscribers`."""
+    return _db().get_subscribers()
+
+
+def get_global_channels() -> list[tuple[str, str]]:
+    """See `Database.get_global_channels`."""
+    return _db().get_global_channels()
+
+
+def get_subscribe_forwarders() -> list[str]:
+    """See `Database.get_subscribe_forwarders`."""
+    return _db().get_subscribe_forwarders()

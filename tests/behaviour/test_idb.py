@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tega import idb
-from tega.errors import Closed, NoSession
+from tega.errors import Closed, NoSession, OwnerGone
+from tega.subscriber import SCOPE, Subscriber
 from tega.tree import RPC, Cont, Func
 
 
@@ -177,10 +180,112 @@ def test_a_batch(started: Path) -> None:
         idb.crud_batch([{"ope": "PUT"}])
 
 
-def test_functions_stand_as_text(started: Path) -> None:
+def test_functions_are_stored_as_text_and_read_as_functions(started: Path) -> None:
     put("r", {"f": Func("me", max), "g": Func("me", max, 1, 2)})
-    assert idb.get("r") == {"f": "%me.max", "g": "%me.max(1,2)"}
-    assert RPC(Func("me", max)).owner_id == "me"
+    found = idb.get("r")
+    assert found.serialize_() == {"f": "%me.max", "g": "%me.max(1,2)"}
+    assert isinstance(found.f, RPC)
+    assert (found.f(3, 1), found.g(), found.f.owner_id) == (3, 2, "me")
+    assert (found.f.qname_(), found.f._version) == (["r", "f"], 0)
+    assert idb.rpc("r.f", [5, 4]) == 5
+    assert idb.rpc("r.g") == 2
+    with pytest.raises(ValueError, match="bound"):
+        idb.rpc("r.g", [5])
+    put("r.f", "%other.max")
+    assert idb.get("r.f") == "%other.max"
+    with pytest.raises(OwnerGone, match="'other'"):
+        idb.rpc("r.f")
+    with pytest.raises(KeyError, match="no function at r"):
+        idb.rpc("r")
+
+
+def test_ephemeral_nodes_go_with_their_tega_id(started: Path) -> None:
+    with pytest.raises(ValueError, match="agent has no live session"), idb.tx("agent") as t:
+        t.put(1, path="r.e", ephemeral=True)
+    idb.add_tega_id("agent")
+    r = Cont("r")
+    r.lasting = 1
+    r.a.marked = 2
+    r.a.marked.ephemeral_()
+    with idb.tx("agent") as t:
+        t.put(r)
+    assert idb.get("r") == {"lasting": 1, "a": {"marked": 2}}
+    assert idb.get("r").a.marked.is_ephemeral_()
+    assert not idb.get("r.lasting").is_ephemeral_()
+    assert idb.get_tega_ids() == ["agent"]
+    idb.reload_log()
+    assert idb.get("r") == {"lasting": 1}
+    assert idb.get_tega_ids() == []
+
+
+class Recorder(Subscriber):
+    """Writes down what it is told."""
+
+    def __init__(self, tega_id: str) -> None:
+        super().__init__(tega_id)
+        self.told: list[Any] = []
+
+    def on_init(self) -> None:
+        self.told.append("init")
+
+    def on_notify(self, notifications: list[dict[str, Any]]) -> None:
+        self.told.append([(one["ope"], one["path"], one["instance"]) for one in notifications])
+
+    def on_message(self, channel: str, tega_id: str, message: Any) -> None:
+        self.told.append((channel, tega_id, message))
+
+
+class Coroutines(Recorder):
+    """The same, with coroutines."""
+
+    async def on_notify(self, notifications: list[dict[str, Any]]) -> None:  # type: ignore[override]
+        await asyncio.sleep(0)
+        Recorder.on_notify(self, notifications)
+
+
+@pytest.mark.parametrize("kind", [Recorder, Coroutines])
+def test_subscribers_are_told(started: Path, kind: type[Recorder]) -> None:
+    one, other = kind("one"), kind("other")
+    idb.subscribe(one, "r.a")
+    idb.subscribe(other, r"r\.(.)", SCOPE.GLOBAL, regex_flag=True)
+    put("r", {"a": 1, "b": 2})
+    with idb.tx(subscriber=one) as t:
+        t.delete("r.a")
+    idb.publish("r.a", "me", 0)
+    idb.publish("r.a", "one", False, one)
+    assert one.told == ["init", [("PUT", "r.a", 1)], ("r.a", "me", 0)]
+    assert other.told == [
+        "init",
+        [("PUT", "r.a", 1), ("PUT", "r.b", 2)],
+        [("DELETE", "r.a", 1)],
+        ("r.a", "me", 0),
+        ("r.a", "one", False),
+    ]
+    assert idb.get_channels() == {"r.a": ["one"], r"r\.(.)": ["other"]}
+    assert idb.get_subscribers() == {"one": ["r.a"], "other": [r"r\.(.)"]}
+    assert idb.get_global_channels() == [(r"r\.(.)", "global")]
+    assert idb.get_subscribe_forwarders() == []
+    idb.unsubscribe(one, "r.a")
+    idb.unsubscribe_all(other)
+    put("r", 1)
+    assert len(one.told) == 3
+    assert idb.get_channels() == {}
+
+
+def test_a_subscriber_may_commit_and_may_fail(started: Path) -> None:
+    class Copier(Subscriber):
+        def on_notify(self, notifications: list[dict[str, Any]]) -> None:
+            with idb.tx(subscriber=self) as t:
+                t.put(notifications[0]["instance"], path="copy")
+            raise RuntimeError("in a callback")
+
+    last = Recorder("last")
+    idb.subscribe(Copier("copier"), "r")
+    idb.subscribe(last, "r")
+    idb.subscribe(last, "copy")
+    put("r", 7)
+    assert idb.get("copy") == 7
+    assert last.told == ["init", [("PUT", "r", 7)], [("PUT", "copy", 7)]]
 
 
 def test_edges(started: Path) -> None:
