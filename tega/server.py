@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,19 +20,24 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
-from tega import __version__
-from tega.database import Database, new_life
+from tega import __version__, idb
+from tega.database import new_life
+from tega.embedded import Database
 from tega.errors import Malformed, TegaError
 from tega.heap import Heap
 from tega.log.base import Progress
 from tega.log.file import FileLog
 from tega.paths import check_tega_id
+from tega.plugins import Plugins
 from tega.settings import Settings, load
 from tega.web.app import App
+from tega.web.calls import Calls
 from tega.web.committer import Committer
 from tega.web.context import Context
 from tega.web.http import Service
+from tega.web.sessions import Sessions
 from tega.web.transactions import Transactions
+from tega.web.websocket import WebSockets
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +101,8 @@ def open_database(settings: Settings, out: TextIO) -> Database:
         settings.maxlen,
         settings.max_depth,
         progress=_progress_on(out) if out.isatty() else None,
+        resume=settings.resume,
+        max_subscriptions=settings.max_subscriptions,
     )
 
 
@@ -145,7 +154,7 @@ class Server:
         self.database = database
         self._http: HTTPServer | None = None
         self._service: Service | None = None
-        self._committer: Committer | None = None
+        self._context: Context | None = None
         #: Where it listens, once it does.
         self.addresses: list[tuple[str, int]] = []
 
@@ -154,12 +163,28 @@ class Server:
 
         :raises OSError: where the address or port cannot be had
         """
-        settings = self._settings
-        self._committer = Committer(self.database)
+        settings, database = self._settings, self.database
+        sockets = bind_sockets(settings.port, settings.address, backlog=1024)
+        self.addresses = [made.getsockname()[:2] for made in sockets]
+        database.hub.run = _on_loop(asyncio.get_running_loop())
+        sessions = Sessions(database, settings.ping_interval, settings.ping_timeout)
+        calls = Calls(database, database.functions, sessions, settings.rpc_timeout)
+        database.caller = calls
         context = Context(
-            self.database, self._committer, Transactions(settings.transaction_expiry), {}
+            database,
+            Committer(database, sessions.outboxes.flush),
+            Transactions(settings.transaction_expiry),
+            {},
+            sessions,
+            calls,
+            Plugins(database, settings.extensions, sessions.reserve),
         )
-        self._service = Service(App(context), settings.max_body, settings.max_url)
+        self._context = context
+        loopback = all(_is_loopback(host) for host, _ in self.addresses)
+        websockets = WebSockets(context, settings.max_body, loopback)
+        self._service = Service(
+            App(context), settings.max_body, settings.max_url, websockets.accept
+        )
         # The limits on URL and body are the service's own, so that it can answer with an error
         # where Tornado would hang up.
         self._http = _Listener(
@@ -167,23 +192,45 @@ class Server:
             max_header_size=2 * settings.max_url + _HEADERS,
             max_body_size=sys.maxsize,
         )
-        sockets = bind_sockets(settings.port, settings.address, backlog=1024)
+        # Before anybody can ask for what they offer.
+        context.plugins.load()
         self._http.add_sockets(sockets)
-        self.addresses = [made.getsockname()[:2] for made in sockets]
 
     async def stop(self) -> None:
         """Take no more, send the answers in flight, sync and close the log."""
         assert self._http is not None
         assert self._service is not None
-        assert self._committer is not None
+        assert self._context is not None
         self._http.stop()
+        self._context.sessions.ending = True
+        await self._context.committer.idle()
+        self._context.sessions.end()
         try:
             await asyncio.wait_for(self._service.idle(), _FAREWELL)
         except asyncio.TimeoutError:
             log.warning("some clients did not take their answers within %g s", _FAREWELL)
+        self._context.plugins.unload()
         await self._http.close_all_connections()
-        self._committer.close()
+        self._context.calls.close()
+        self._context.committer.close()
         self.database.close()
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], None]:
+    """Runs something on a loop: at once where that is the caller's own, else as soon as it can."""
+    thread = threading.get_ident()
+
+    def run(work: Callable[[], None]) -> None:
+        if threading.get_ident() == thread:
+            work()
+        else:
+            loop.call_soon_threadsafe(work)
+
+    return run
+
+
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
 def url_of(address: tuple[str, int]) -> str:
@@ -250,6 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 1
+    idb.use(database)
     try:
         asyncio.run(run(settings, database, sys.stdout))
     except OSError as error:

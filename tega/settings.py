@@ -23,6 +23,7 @@ class Setting(NamedTuple):
 
     :ivar read: makes the value of its text; raises `ValueError` or `Malformed` for a wrong one
     :ivar expects: what would be right, for help and errors
+    :ivar many: it takes several values: in a variable separated by colons, in a file a list
     """
 
     name: str
@@ -31,6 +32,7 @@ class Setting(NamedTuple):
     read: Callable[[str], Any]
     expects: str
     help: str
+    many: bool = False
 
     @property
     def variable(self) -> str:
@@ -79,6 +81,13 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def _directory(text: str) -> Path:
+    path = _path(text)
+    if not path.is_dir():
+        raise ValueError
+    return path
+
+
 TABLE: tuple[Setting, ...] = (
     Setting("logdir", "d", Path("./var"), _path, "a directory",
             "directory of the commit log, made if missing"),
@@ -88,6 +97,8 @@ TABLE: tuple[Setting, ...] = (
             "port to listen on; 0: a free one"),
     Setting("address", "a", "127.0.0.1", str, "an IP address or host name",
             "address to listen on"),
+    Setting("extensions", "e", (), _directory, "directories that are there",
+            "directories with plugins in their plugins/*.py", many=True),
     Setting("maxlen", "l", 10, _integer(0, 1_000_000), "0 to 1000000",
             "old versions that stay readable, for each root"),
     Setting("loglevel", "L", "INFO", _level, "DEBUG, INFO, WARNING, ERROR, CRITICAL",
@@ -109,6 +120,16 @@ TABLE: tuple[Setting, ...] = (
             "most bytes of a request's URL"),
     Setting("transaction-expiry", None, 600.0, _seconds, "seconds over 0",
             "seconds after which an open transaction left alone is forgotten"),
+    Setting("resume", None, 4096, _integer(0, 10_000_000), "0 to 10000000",
+            "newest commits kept in memory for watchers that resume or catch up"),
+    Setting("max-subscriptions", None, 10_000, _integer(1, 10_000_000), "1 to 10000000",
+            "most subscriptions of one session"),
+    Setting("ping-interval", None, 10.0, _seconds, "seconds over 0",
+            "a session that is silent for so long is pinged"),
+    Setting("ping-timeout", None, 30.0, _seconds, "seconds over 0",
+            "a session that is silent for so long is gone"),
+    Setting("rpc-timeout", None, 30.0, _seconds, "seconds over 0",
+            "a call of a function that takes longer is given up"),
 )  # fmt: skip
 
 
@@ -144,6 +165,7 @@ def parser() -> argparse.ArgumentParser:
             *flags,
             f"--{setting.name}",
             metavar="VALUE",
+            nargs="+" if setting.many else None,
             dest=setting.name,
             help=f"{setting.help}; {setting.expects} ({setting.variable}, "
             f"default: {_shown(setting.default)})".replace("%", "%%"),
@@ -152,7 +174,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _shown(value: Any) -> str:
-    return "none" if value is None else str(value)
+    return "none" if value in (None, ()) else str(value)
 
 
 def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -166,13 +188,16 @@ def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     for setting in TABLE:
         if setting.variable in environment:
             text = environment[setting.variable]
-            values[setting.name] = _read(setting, text, f"variable {setting.variable}")
+            parts = [part for part in text.split(":") if part] if setting.many else text
+            values[setting.name] = _read(setting, parts, f"variable {setting.variable}")
         if flags[setting.name] is not None:
             values[setting.name] = _read(setting, flags[setting.name], f"--{setting.name}")
     return Settings(values)
 
 
-def _read(setting: Setting, text: str, source: str) -> Any:
+def _read(setting: Setting, text: str | list[str], source: str) -> Any:
+    if isinstance(text, list):
+        return tuple([_read(setting, part, source) for part in text])
     try:
         return setting.read(text)
     except ValueError as error:
@@ -199,7 +224,14 @@ def _from_file(path: Path) -> dict[str, Any]:
         if name not in known:
             raise Malformed(f"settings file {path}: no setting {name!r}; there are "
                             + ", ".join(known))
-        if not isinstance(text, str):
-            raise Malformed(f"settings file {path}: {name} takes one value: {known[name].expects}")
+        many = known[name].many
+        if many and isinstance(text, str):
+            text = [text]
+        if not (
+            isinstance(text, str)
+            or (many and isinstance(text, list) and all(isinstance(part, str) for part in text))
+        ):
+            number = "a list of values" if many else "one value"
+            raise Malformed(f"settings file {path}: {name} takes {number}: {known[name].expects}")
         values[name] = _read(known[name], text, f"file {path}")
     return values

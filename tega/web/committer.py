@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
 
 from tega.database import Database, Pending
 from tega.errors import TegaError
@@ -13,6 +15,9 @@ from tega.web.http import Later
 
 log = logging.getLogger(__name__)
 
+#: Is called with a request that is settled.
+Settled: TypeAlias = Callable[[Pending], None]
+
 
 class Committer:
     """Gathers the requests of one turn of the loop into a batch.
@@ -20,28 +25,49 @@ class Committer:
     Where syncs are quick the loop flushes itself, for a hop to a thread and back would take longer
     than the sync. Where they are not, a thread flushes, and the loop goes on staging the next
     batch.
+
+    :param settled: is called each time that some requests are settled and their callers told
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, settled: Callable[[], None] = lambda: None) -> None:
         self._database = database
+        self._settled = settled
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[tuple[Pending, Later]] = []
+        self._waiting: list[tuple[Pending, Settled]] = []
+        self._idle: list[asyncio.Future[None]] = []
         self._scheduled = False
         self._flushing = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tega-flush")
 
+    def enter(self, request: Request, settled: Settled) -> None:
+        """Judge a request now, and call back once what was decided is durable."""
+        self._await(self._database.submit(request), settled)
+
     def submit(self, request: Request) -> Later:
         """Judge a request now; its `Result` is there, or its refusal, once that is durable."""
-        pending = self._database.submit(request)
         answer = Later()
+        self.enter(request, lambda pending: _resolve(pending, answer))
+        return answer
+
+    def leave(self, tega_id: str) -> None:
+        """A tega id is live no more: its ephemeral nodes go."""
+
+        def settled(pending: Pending) -> None:
+            try:
+                pending.result()
+            except TegaError as error:
+                log.warning("the ephemeral nodes of %s stay until a restart: %s", tega_id, error)
+
+        self._await(self._database.leave(tega_id), settled)
+
+    def _await(self, pending: Pending, settled: Settled) -> None:
         if pending.settled:
-            _resolve(pending, answer)
-            return answer
-        self._waiting.append((pending, answer))
+            settled(pending)
+            return
+        self._waiting.append((pending, settled))
         if not self._scheduled and not self._flushing:
             self._scheduled = True
             self._loop.call_soon(self._flush)
-        return answer
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -60,14 +86,27 @@ class Committer:
 
     def _settle(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for pending, answer in waiting:
+        for pending, settled in waiting:
             if pending.settled:
-                _resolve(pending, answer)
+                settled(pending)
             else:
-                self._waiting.append((pending, answer))
+                self._waiting.append((pending, settled))
+        self._settled()
         if self._waiting and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
+        if not self._waiting:
+            idle, self._idle = self._idle, []
+            for turn in idle:
+                if not turn.done():
+                    turn.set_result(None)
+
+    async def idle(self) -> None:
+        """Wait until all that was entered is settled."""
+        while self._waiting:
+            turn = self._loop.create_future()
+            self._idle.append(turn)
+            await turn
 
     def close(self) -> None:
         """Wait for the flush that is under way."""

@@ -6,8 +6,11 @@ import msgspec
 
 from tega.database import Database
 from tega.paths import check_tega_id, check_txid
+from tega.plugins import Plugins
+from tega.web.calls import Calls
 from tega.web.committer import Committer
 from tega.web.http import Call, Later
+from tega.web.sessions import Sessions
 from tega.web.transactions import Transactions
 
 
@@ -21,6 +24,9 @@ class Context(msgspec.Struct, frozen=True, eq=False):
     committer: Committer
     transactions: Transactions
     committing: dict[str, Later]
+    sessions: Sessions
+    calls: Calls
+    plugins: Plugins
 
 
 def client_id(call: Call) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from tega import strictjson
-from tega.errors import Malformed, NoSession
+from tega.errors import Malformed
 from tega.paths import Path, dotted, from_url, unescape
 from tega.store import encode, match
 from tega.store.commit import Operation, Transaction, make_delete, make_put
 from tega.store.history import State
+from tega.store.node import Found
 from tega.web.context import Context, client_id, client_key
 from tega.web.http import Answer, Call, Response
 
@@ -37,29 +38,27 @@ def get(context: Context, call: Call) -> Answer:
             raise Malformed("version: every root counts its own; ask for one root's")
         return Response(_all_roots(state, internal), headers={"Etag": f'"{state.seq}"'})
     found = state.find(path, version)
-    if internal:
-        parent = path[-2] if len(path) > 1 else None
-        body = encode.internal(found.content, found.version, path[-1], parent)
-    else:
-        body = encode.plain(found.content)
+    body = internal_form(found, path) if internal else encode.plain(found.content)
     return Response(body, headers={"Etag": f'"{found.version}"'})
+
+
+def internal_form(found: Found, path: Path) -> Iterator[bytes]:
+    """What stands at a path, with the attributes of every node."""
+    parent = path[-2] if len(path) > 1 else None
+    return encode.internal(found.content, found.version, path[-1], parent, found.ephemeral)
 
 
 def put(context: Context, call: Call) -> Answer:
     """Replace a subtree, at once or in an open transaction."""
     call.allow("version", "ephemeral", "txid", "tega_id")
     tega_id = client_id(call)
-    if call.flag("ephemeral"):
-        raise NoSession(
-            f"{tega_id!r} has no live session, and an ephemeral node goes when its session ends: "
-            "put it without ephemeral"
-        )
+    ephemeral = call.flag("ephemeral")
     if not call.body:
         raise Malformed("no body: send the value as JSON (null is a value too)")
     path = _document_path(call)
     value = strictjson.loads(call.body)
     operation = make_put(
-        path, value, call.integer("version"), tega_id, context.database.max_depth
+        path, value, call.integer("version"), tega_id, context.database.max_depth, ephemeral
     )
     return _change(context, call, operation, tega_id)
 
@@ -107,10 +106,11 @@ def _get_matching(state: State, call: Call, version: int | None, internal: bool)
     pattern = unescape(call.path[1:].removesuffix("/"))
     # Compiled before the first byte is sent, so that a refusal can still be one.
     compiled = match.compile_pattern(pattern)
-    return Response(_matches(match.matches(state, compiled), internal))
+    return Response(matching(match.matches(state, compiled), internal))
 
 
-def _matches(found: Iterator[match.Match | None], internal: bool) -> Iterator[bytes]:
+def matching(found: Iterator[match.Match | None], internal: bool) -> Iterator[bytes]:
+    """Every match of a regex path: an object by path, with captured groups and subtree."""
     opening = b"{"
     for one in found:
         if one is None:
@@ -120,7 +120,9 @@ def _matches(found: Iterator[match.Match | None], internal: bool) -> Iterator[by
         yield strictjson.dumps(one.groups) + b',"instance":'
         if internal:
             parent = one.path[-2] if len(one.path) > 1 else None
-            yield from encode.internal(one.content, one.version, one.path[-1], parent)
+            yield from encode.internal(
+                one.content, one.version, one.path[-1], parent, one.ephemeral
+            )
         else:
             yield from encode.plain(one.content)
         yield b"}"

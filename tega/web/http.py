@@ -40,6 +40,10 @@ _CHUNK: Final = 1 << 16
 _DRAIN: Final = 16
 
 
+#: Where a request goes on as a WebSocket.
+_WEBSOCKET: Final = "/_pubsub"
+
+
 class Response(msgspec.Struct, frozen=True):
     """An answer.
 
@@ -201,12 +205,20 @@ class Service(httputil.HTTPServerConnectionDelegate):
     :param handler: is called with every whole request
     :param max_body: most bytes of a request body
     :param max_url: most bytes of a request's URL
+    :param upgrade: takes a request that asks to go on as a WebSocket: method, headers, connection
     """
 
-    def __init__(self, handler: Handler, max_body: int, max_url: int) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        max_body: int,
+        max_url: int,
+        upgrade: Callable[[str, httputil.HTTPHeaders, HTTP1Connection], None],
+    ) -> None:
         self.handler = handler
         self.max_body = max_body
         self.max_url = max_url
+        self.upgrade = upgrade
         self._active = 0
         self._tasks: set[asyncio.Task[Answer]] = set()
         self._idle = asyncio.Event()
@@ -312,6 +324,10 @@ class _Exchange(httputil.HTTPMessageDelegate):
             )
             return
         try:
+            if uri.rstrip("/") == _WEBSOCKET:
+                self._service.upgrade(self._start.method, self._headers, self._connection)
+                self._service.end()
+                return
             call = Call(self._start.method, uri, self._headers, b"".join(self._chunks))
             answer = self._service.handler(call)
         except Exception as error:

@@ -6,19 +6,14 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any, Final
 
-import msgspec
-
 from tega import strictjson
 from tega.errors import (
     Collision,
     Malformed,
     NoPeer,
-    NoSuchFunction,
     NotFound,
-    OwnerGone,
 )
 from tega.paths import dotted, parse
-from tega.rpc import parse_function
 from tega.store import encode, node
 from tega.store.commit import Rollback
 from tega.store.edges import edges
@@ -39,8 +34,8 @@ def begin(context: Context, call: Call) -> Answer:
 def cand(context: Context, call: Call) -> Answer:
     """The roots that an open transaction touches, as its commit would leave them."""
     call.allow("txid", "tega_id")
-    operations = context.transactions.use(call.text("txid")).operations
-    return Response(_candidate(context.database.candidate(operations)))
+    found = context.transactions.use(call.text("txid"))
+    return Response(_candidate(context.database.candidate(found.operations, found.tega_id)))
 
 
 def _candidate(roots: list[tuple[str, int, node.MaybeContent]]) -> Iterator[bytes]:
@@ -128,35 +123,11 @@ def sync(context: Context, call: Call) -> Answer:
     raise NoPeer("no peer is configured, so there is nothing to catch up with")
 
 
-class _RpcBody(msgspec.Struct, forbid_unknown_fields=True):
-    args: list[Any] | None = None
-    kwargs: dict[str, Any] | None = None
-
-
-def rpc(context: Context, call: Call) -> Answer:
+async def rpc(context: Context, call: Call) -> Answer:
     """Call the function at a path."""
     call.allow("path", "tega_id")
-    path = parse(call.text("path"))
-    if call.body:
-        try:
-            msgspec.convert(strictjson.loads(call.body), _RpcBody)
-        except msgspec.ValidationError as error:
-            raise Malformed(
-                f'malformed body: {error}: send {{"args": [...], "kwargs": {{...}}}}'
-            ) from None
-    try:
-        content = context.database.find(path).content
-    except NotFound:
-        content = None
-    value = None if type(content) is node.Node else node.thaw(content)
-    function = parse_function(value) if isinstance(value, str) else None
-    if function is None:
-        raise NoSuchFunction(f"no function at {dotted(path)}", path=dotted(path))
-    raise OwnerGone(
-        f"the owner of the function at {dotted(path)}, {function.owner!r}, is not connected",
-        path=dotted(path),
-        owner=function.owner,
-    )
+    result = await context.calls.submit(parse(call.text("path")), call.body, client_id(call))
+    return Response(b'{"result":%b}' % result)
 
 
 def roots(context: Context, call: Call) -> Answer:
@@ -173,27 +144,27 @@ def old(context: Context, call: Call) -> Answer:
 
 
 def channels(context: Context, call: Call) -> Answer:
-    """The channels, and who subscribes to them; none, as there are no sessions."""
+    """The channels, and the tega ids that subscribe to them."""
     call.allow("tega_id")
-    return {}
+    return context.database.hub.channels()
 
 
 def subscribers(context: Context, call: Call) -> Answer:
-    """Who subscribes, and to which channels; none, as there are no sessions."""
+    """The tega ids that subscribe, and to which channels."""
     call.allow("tega_id")
-    return {}
+    return context.database.hub.subscribers()
 
 
 def ids(context: Context, call: Call) -> Answer:
-    """The tega ids of live sessions and plugins; none, as there are none of either."""
+    """The tega ids of live sessions and plugins."""
     call.allow("tega_id")
-    return []
+    return context.database.live_ids()
 
 
 def global_channels(context: Context, call: Call) -> Answer:
-    """The channels of global scope; none, as there are no sessions."""
+    """The channels of global scope."""
     call.allow("tega_id")
-    return []
+    return context.database.hub.global_channels()
 
 
 def forwarders(context: Context, call: Call) -> Answer:
@@ -203,15 +174,16 @@ def forwarders(context: Context, call: Call) -> Answer:
 
 
 def plugins(context: Context, call: Call) -> Answer:
-    """The plugins that are loaded, and their scopes; none."""
+    """The plugins that are loaded, and their scopes."""
     call.allow("tega_id")
-    return {}
+    return context.plugins.scopes()
 
 
 def reload(context: Context, call: Call) -> Answer:
-    """Load the plugins anew, and list them; none."""
+    """Load the plugins anew, and list them."""
     call.allow("tega_id")
-    return {}
+    context.plugins.reload()
+    return context.plugins.scopes()
 
 
 def edges_of(context: Context, call: Call) -> Answer:

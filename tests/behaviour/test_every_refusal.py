@@ -193,6 +193,9 @@ def test_the_table_is_whole() -> None:
     elsewhere = {
         "read_only", "outcome_unknown", "internal",  # tests/behaviour/test_server.py
         "closed", "unavailable",  # tests/unit/test_database.py
+        "not_understood", "forbidden", "over_limit",  # tests/behaviour/test_sessions.py
+        "call_failed", "call_timeout",  # tests/behaviour/test_rpc.py
+        "ephemeral_conflict",  # tests/unit/test_store_ephemeral.py
         "log", "corrupt", "locked",  # errors of the start
         "refused",  # the base of the 409s
     }  # fmt: skip

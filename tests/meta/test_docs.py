@@ -46,3 +46,13 @@ def test_files_that_the_architecture_names_are_there() -> None:
     named = set(re.findall(r"\b([a-z0-9]+)\.py\b", block[1]))
     there = {file.stem for file in (ROOT / "tega").rglob("*.py")}
     assert named <= there, named - there
+
+
+def test_files_that_a_page_shows_are_shown_as_they_are() -> None:
+    shown = 0
+    for page in PAGES:
+        pattern = r"\]\(([^)]+)\):\n\n```python\n(.*?)\n```"
+        for file, text in re.findall(pattern, page.read_text(), re.DOTALL):
+            assert (page.parent / file).read_text().rstrip() == text, f"{page.name} shows {file}"
+            shown += 1
+    assert shown > 0

@@ -13,14 +13,17 @@ TEGA = ROOT / "tega"
 #: The floors, lowest first; rooms on one floor may use each other as long as there is no cycle.
 FLOORS = [
     {"errors", "paths", "strictjson", "heap", "__init__"},
-    {"store", "leaf", "tree", "util", "rpc", "subscriber"},
-    {"log"},
+    {"store", "leaf", "tree", "util", "rpc", "subscriber", "topics", "notices", "protocol"},
+    {"log", "watch"},
     {"database"},
-    {"embedded", "idb", "driver"},
-    {"settings", "web", "server"},
+    {"callbacks", "tx", "embedded", "idb", "driver"},
+    {"settings", "plugins", "web", "server"},
     {"cli"},
 ]
-PURE = ["errors", "paths", "strictjson", "store", "leaf", "tree", "util", "rpc", "subscriber"]
+PURE = [
+    "errors", "paths", "strictjson", "store", "leaf", "tree", "util", "rpc", "subscriber", "topics",
+    "notices", "protocol",
+]  # fmt: skip
 IMPURE = {"tornado", "asyncio", "socket", "os", "time", "threading", "subprocess"}
 
 

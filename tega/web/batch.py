@@ -1,0 +1,177 @@
+"""Bodies of messages: batches of operations in, results out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from tega import strictjson
+from tega.errors import Malformed, NotFound
+from tega.paths import Path, check_txid, parse
+from tega.store import encode, match
+from tega.store.commit import Operation, Transaction, make_delete, make_put
+from tega.store.history import Result, State
+from tega.web import documents
+
+_PUT_KEYS: Final = frozenset(("ope", "path", "instance", "version", "ephemeral", "tega_id"))
+_DELETE_KEYS: Final = frozenset(("ope", "path", "version", "instance", "tega_id"))
+_GET_KEYS: Final = frozenset(("ope", "path", "version", "internal", "regex_flag"))
+#: What a change that somebody was notified of carries beside, and may hand on.
+_NOTED: Final = frozenset(("seq",))
+
+
+class Read(NamedTuple):
+    """A GET in a batch.
+
+    :ivar pattern: the compiled regex path, where it is one
+    """
+
+    path: Path
+    version: int | None
+    internal: bool
+    pattern: tuple[Any, ...] | None
+
+
+def read(body: bytes, tega_id: str, max_depth: int) -> tuple[Transaction, list[Read]]:
+    """The body of a REQUEST TX.
+
+    :returns: what is to be committed, and what is to be read
+    :raises Malformed: naming the operation that is wrong
+    """
+    given = strictjson.loads(body)
+    if type(given) is not dict or type(given.get("ops")) is not list:
+        raise Malformed('the body of a TX is {"ops": [...], "txid"?: text}')
+    unknown = given.keys() - {"ops", "txid"}
+    if unknown:
+        raise Malformed(f"a TX with {sorted(unknown)[0][:64]!r}: it takes ops and txid")
+    txid = given.get("txid")
+    if txid is not None:
+        if type(txid) is not str:
+            raise Malformed("txid is a text")
+        check_txid(txid)
+    operations: list[Operation] = []
+    reads: list[Read] = []
+    for number, one in enumerate(given["ops"]):
+        try:
+            if type(one) is dict and one.get("ope") == "GET":
+                reads.append(_read(one))
+            else:
+                operations.append(_operation(one, _NOTHING, max_depth))
+        except Malformed as error:
+            error.message = f"operation {number}: {error.message}"
+            raise
+    return Transaction(tuple(operations), tega_id, txid), reads
+
+
+def read_changes(body: bytes, tega_id: str, max_depth: int) -> Transaction:
+    """The body of a client's NOTIFY: changes to be made as one transaction.
+
+    :raises Malformed: naming the change that is wrong
+    """
+    given = strictjson.loads(body)
+    if type(given) is not list:
+        raise Malformed("the body of a NOTIFY is a list of changes")
+    operations = []
+    for number, one in enumerate(given):
+        try:
+            operations.append(_operation(one, _NOTED, max_depth))
+        except Malformed as error:
+            error.message = f"change {number}: {error.message}"
+            raise
+    return Transaction(tuple(operations), tega_id)
+
+
+_NOTHING: Final[frozenset[str]] = frozenset()
+
+
+def _operation(one: Any, also: frozenset[str], max_depth: int) -> Operation:
+    if type(one) is not dict:
+        raise Malformed("an operation is an object")
+    ope, path = one.get("ope"), one.get("path")
+    if type(path) is not str:
+        raise Malformed("path is missing, or no text")
+    version = one.get("version")
+    if also:
+        # The version that a change made elsewhere says nothing of what is expected here.
+        version = None
+    elif version is not None and type(version) is not int:
+        raise Malformed(f"version {str(version)[:32]!r} is not an integer")
+    if ope == "PUT":
+        _check_keys(one, _PUT_KEYS | also)
+        if "instance" not in one:
+            raise Malformed(f"a PUT of {path[:64]} without an instance")
+        ephemeral = one.get("ephemeral", False)
+        if type(ephemeral) is not bool:
+            raise Malformed("ephemeral is true or false")
+        return make_put(parse(path), one["instance"], version, None, max_depth, ephemeral)
+    if ope == "DELETE":
+        _check_keys(one, _DELETE_KEYS | also)
+        return make_delete(parse(path), version, None, max_depth)
+    raise Malformed(f"ope {str(ope)[:32]!r}: it is PUT, DELETE" + ("" if also else " or GET"))
+
+
+def _check_keys(one: dict[str, Any], known: frozenset[str]) -> None:
+    if not one.keys() <= known:
+        unknown = sorted(one.keys() - known)[0]
+        raise Malformed(f"unknown key {unknown[:64]!r}: known here are {', '.join(sorted(known))}")
+
+
+def _read(one: dict[str, Any]) -> Read:
+    _check_keys(one, _GET_KEYS)
+    path, version = one.get("path"), one.get("version")
+    if type(path) is not str:
+        raise Malformed("path is missing, or no text")
+    if version is not None and type(version) is not int:
+        raise Malformed(f"version {str(version)[:32]!r} is not an integer")
+    internal, regex = one.get("internal", False), one.get("regex_flag", False)
+    if type(internal) is not bool or type(regex) is not bool:
+        raise Malformed("internal and regex_flag are true or false")
+    if not regex:
+        return Read(parse(path), version, internal, None)
+    if version is not None:
+        raise Malformed("version: a regex path spans roots, which each count their own")
+    return Read((), None, internal, match.compile_pattern(path))
+
+
+def text(result: Result) -> bytes:
+    """What a TX without reads is answered."""
+    versions = result.versions
+    if len(versions) == 1:
+        ((name, version),) = versions.items()
+        made = b"{%b:%d}" % (strictjson.dumps(name), version)
+    else:
+        made = strictjson.dumps(versions)
+    return b'{"results":[],"seq":%d,"versions":%b}' % (result.seq, made)
+
+
+def answer(result: Result, before: State, reads: list[Read]) -> Iterator[bytes]:
+    """What a TX with reads is answered, in pieces of bounded work.
+
+    :param before: the state that the transaction was judged by, which is what its reads see
+    """
+    opening = b'{"results":['
+    for one in reads:
+        yield opening
+        opening = b","
+        yield from _result(before, one)
+    versions = strictjson.dumps(result.versions)
+    yield b'],"seq":%d,"versions":%b}' % (result.seq, versions)
+
+
+def _result(state: State, one: Read) -> Iterator[bytes]:
+    if one.pattern is not None:
+        yield b'{"instance":'
+        yield from documents.matching(match.matches(state, one.pattern), one.internal)
+        yield b"}"
+        return
+    try:
+        found = state.find(one.path, one.version)
+    except NotFound as error:
+        yield strictjson.dumps(error.body())
+        return
+    yield b'{"instance":'
+    if one.internal:
+        yield from documents.internal_form(found, one.path)
+    else:
+        yield from encode.plain(found.content)
+    yield b',"version":%d}' % found.version

@@ -1,0 +1,169 @@
+"""Where a call goes: to a function of this process, to the session that offers it, or nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from tega import rpc, strictjson
+from tega.database import Database
+from tega.errors import (
+    BY_CODE,
+    CallFailed,
+    CallTimeout,
+    Malformed,
+    OverLimit,
+    Refused,
+    TegaError,
+)
+from tega.leaf import Func, plain
+from tega.paths import Path, dotted, parse, wire
+from tega.rpc import Arguments, Functions
+from tega.web.http import Later
+from tega.web.sessions import Sessions
+
+log = logging.getLogger(__name__)
+
+#: Ordinary functions of this process that may run at the same time, each in a thread of its own.
+_THREADS: Final = 32
+
+
+class Calls:
+    """Calls functions by path.
+
+    :param functions: those that this process runs
+    :param timeout: a call that takes longer is given up, seconds
+    """
+
+    def __init__(
+        self, database: Database, functions: Functions, sessions: Sessions, timeout: float
+    ) -> None:
+        self._database = database
+        self._functions = functions
+        self._sessions = sessions
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tega-call")
+        self._running: set[asyncio.Future[Any]] = set()
+
+    def submit(self, path: Path, body: bytes, caller: str) -> Later:
+        """Call the function at a path.
+
+        :param body: its arguments, as `rpc.read_arguments` takes them
+        :param caller: who asks
+        :returns: the result as JSON
+        :raises TegaError: where that is known at once
+        """
+        leaf, function = rpc.function_at(self._database.state, path)
+        given = rpc.read_arguments(body)
+        if function.arguments:
+            if given.given:
+                raise Malformed(
+                    f"the function at {dotted(path)} has its arguments bound: call it without any"
+                )
+            given = rpc.bound_arguments(function)
+        func = self._functions.find(path, leaf)
+        if func is not None:
+            return self._run(func, given, dotted(path))
+        session = self._sessions.get(function.owner)
+        if session is None:
+            raise rpc.owner_gone(path, function)
+        if function.arguments or not body:
+            body = strictjson.dumps({"args": given.args, "kwargs": given.kwargs})
+        return session.call(wire(path), body, caller, self._timeout)
+
+    async def call(
+        self, path: str, args: list[Any], kwargs: dict[str, Any], caller: str
+    ) -> Any:
+        """Call a function for somebody in this process, on the event loop."""
+        body = strictjson.dumps({"args": plain(args), "kwargs": plain(kwargs)})
+        return strictjson.loads(await self.submit(parse(path), body, caller))
+
+    def wait(self, path: str, args: list[Any], kwargs: dict[str, Any], caller: str) -> Any:
+        """Call a function for somebody in this process, in another thread.
+
+        :raises Refused: on the event loop
+        """
+        if threading.get_ident() == self._thread:
+            raise Refused(
+                "the event loop cannot wait for a function: await the plugin's rpc() instead"
+            )
+        call = self.call(path, args, kwargs, caller)
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+    def _run(self, func: Func, given: Arguments, what: str) -> Later:
+        if len(self._running) >= _THREADS and not inspect.iscoroutinefunction(func.func):
+            raise OverLimit(f"{_THREADS} functions of this server are running, the limit")
+        args, kwargs = given.args or [], given.kwargs or {}
+        if func.args or func.kwargs:
+            args, kwargs = [], {}
+        running: asyncio.Future[Any]
+        if inspect.iscoroutinefunction(func.func):
+            running = self._loop.create_task(func(*args, **kwargs))
+        else:
+            running = self._loop.run_in_executor(self._threads, lambda: func(*args, **kwargs))
+        self._running.add(running)
+        answer = Later()
+        overdue = self._loop.call_later(self._timeout, self._give_up, running, answer, what)
+
+        def done(ran: asyncio.Future[Any]) -> None:
+            overdue.cancel()
+            self._running.discard(ran)
+            if not answer.done:
+                _settle(ran, answer, what)
+
+        running.add_done_callback(done)
+        return answer
+
+    def _give_up(self, running: asyncio.Future[Any], answer: Later, what: str) -> None:
+        answer.resolve(
+            error=CallTimeout(
+                f"the function at {what} did not answer within {self._timeout:g} s: it may still "
+                "be at it"
+            )
+        )
+        if isinstance(running, asyncio.Task):
+            running.cancel()
+
+    def close(self) -> None:
+        """Wait for nothing more."""
+        for running in self._running:
+            running.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _settle(ran: asyncio.Future[Any], answer: Later, what: str) -> None:
+    try:
+        answer.resolve(rpc.result_text(ran.result(), what))
+    except TegaError as error:
+        answer.resolve(error=error)
+    except (Exception, asyncio.CancelledError) as error:
+        if not isinstance(error, asyncio.CancelledError):
+            log.warning("the function at %s raised", what, exc_info=error)
+        answer.resolve(error=rpc.raised(error, f"the function at {what}"))
+
+
+def failed(owner: str, why: str) -> CallFailed:
+    """What the caller is told where the owner's answer is none."""
+    return CallFailed(f"{owner} failed: {why}", owner=owner)
+
+
+def error_of(owner: str, body: Any) -> TegaError:
+    """The error that an owner answered with, as the caller gets it.
+
+    :param body: ``{"code", "message", ...}``
+    """
+    if type(body) is not dict or type(body.get("message")) is not str:
+        return failed(owner, f"its error is {strictjson.dumps(body)[:200].decode()}")
+    kind = BY_CODE.get(str(body.get("code")), CallFailed)
+    if not issubclass(kind, CallFailed | CallTimeout):
+        kind = CallFailed
+    details = {
+        name: value for name, value in body.items() if name not in ("code", "message", "owner")
+    }
+    return kind(body["message"], **{**details, "owner": owner})

@@ -1,0 +1,218 @@
+"""What goes out on a WebSocket: framed once, written together, never more than the client takes.
+
+A message may go to thousands of connections, so it is framed by itself and the bytes are shared.
+Whatever one turn of the event loop has for a connection is written at one go. A message that is
+long is sent in fragments, each made when the one before is on its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
+
+from tornado.iostream import IOStream, StreamClosedError
+
+from tega.web.frames import CONTINUATION, PING, frame
+
+log = logging.getLogger(__name__)
+
+#: Bytes in one fragment of a long message, and in a message that is not fragmented.
+FRAGMENT: Final = 1 << 16
+
+#: Fragments are made for so long in one turn of the event loop, seconds.
+_TURN: Final = 0.005
+
+#: A ping without any payload.
+PING_FRAME: Final = frame(b"", PING)
+
+#: The pieces of a message that is made while it is sent.
+Pieces: TypeAlias = Iterator[bytes]
+
+
+def gathered(pieces: Pieces) -> tuple[bytes, Pieces | None]:
+    """What can be made of a message in one turn, and what is left to make."""
+    until = time.monotonic() + _TURN
+    done = []
+    size = 0
+    for number, piece in enumerate(pieces, 1):
+        done.append(piece)
+        size += len(piece)
+        if size >= FRAGMENT or (number % 8 == 0 and time.monotonic() > until):
+            return b"".join(done), pieces
+    return b"".join(done), None
+
+
+class Outboxes:
+    """All the connections of a server that have something to send in this turn."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[Outbox] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def enter(self, outbox: Outbox) -> None:
+        """Write what an outbox has once this turn is over."""
+        if not self._waiting:
+            self._loop.call_soon(self.flush)
+        self._waiting.append(outbox)
+
+    def flush(self) -> None:
+        """Write now."""
+        waiting, self._waiting = self._waiting, []
+        for outbox in waiting:
+            outbox.flush()
+
+    def spawn(self, outbox: Outbox, message: Pieces) -> None:
+        """Send a long message beside everything else."""
+        task = self._loop.create_task(outbox.stream(message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class Outbox:
+    """What goes out on one connection.
+
+    :param drained: called whenever the client has taken all that was written
+    """
+
+    __slots__ = (
+        "_drained", "_ended", "_frames", "_later", "_outboxes", "_stream", "_streaming", "_turn",
+        "_unsent", "_waits",
+    )  # fmt: skip
+
+    def __init__(self, stream: IOStream, outboxes: Outboxes, drained: Callable[[], None]) -> None:
+        self._stream = stream
+        self._outboxes = outboxes
+        self._drained = drained
+        self._frames: list[bytes] = []
+        self._waits = 0
+        self._unsent = 0
+        # What comes while a long message is being sent.
+        self._later: deque[bytes | Pieces] = deque()
+        self._streaming = False
+        self._ended = False
+        self._turn: asyncio.Future[None] | None = None
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that the client has still to take."""
+        return self._waits + self._unsent
+
+    @property
+    def busy(self) -> bool:
+        """Whether the client has still to take something; `drained` tells when it has."""
+        return self._streaming or self._unsent > 0
+
+    def send(self, made: bytes) -> None:
+        """Send a frame, or several; nothing after `end`."""
+        if self._ended:
+            return
+        self._waits += len(made)
+        if self._streaming:
+            self._later.append(made)
+            return
+        if not self._frames:
+            self._outboxes.enter(self)
+        self._frames.append(made)
+
+    def send_pieces(self, pieces: Pieces) -> None:
+        """Send a text message that is still to be made; nothing after `end`."""
+        if self._ended:
+            return
+        if self._streaming:
+            # Nobody knows how long it gets; but it holds the state that it is made of.
+            self._waits += FRAGMENT
+            self._later.append(pieces)
+            return
+        payload, rest = gathered(pieces)
+        if rest is None:
+            self.send(frame(payload))
+            return
+        self.send(frame(payload, last=False))
+        self._streaming = True
+        self._outboxes.spawn(self, rest)
+
+    def flush(self) -> None:
+        """Write what was sent."""
+        frames, self._frames = self._frames, []
+        if not frames:
+            return
+        data = b"".join(frames) if len(frames) > 1 else frames[0]
+        self._waits -= len(data)
+        try:
+            written = self._stream.write(data)
+        except StreamClosedError:
+            # Whoever owns the connection is told by its own means.
+            return
+        if not written.done():
+            size = len(data)
+            self._unsent += size
+            written.add_done_callback(lambda done: self._taken(done, size))
+        elif len(data) > FRAGMENT and not self._streaming:
+            # So much that somebody may be waiting for room.
+            self._drained()
+
+    def end(self, last: bytes) -> None:
+        """Write what was sent and one frame more, and nothing after it."""
+        # It may stand in the middle of a long message, which is cut by it.
+        self._waits += len(last)
+        self._frames.append(last)
+        self.flush()
+        self._ended = True
+        self._later.clear()
+
+    def _taken(self, done: asyncio.Future[None], size: int) -> None:
+        self._unsent -= size
+        gone = done.cancelled() or done.exception() is not None
+        if self._turn is not None and not self._turn.done() and (gone or not self._unsent):
+            self._turn.set_result(None)
+        if gone:
+            return
+        if not self.busy:
+            self._drained()
+
+    async def stream(self, rest: Pieces) -> None:
+        """Send the fragments that are left of a long message, as fast as the client takes them."""
+        try:
+            more: Pieces | None = rest
+            while more is not None and not self._ended:
+                self.flush()
+                await self._room()
+                if self._ended:
+                    return
+                payload, more = gathered(more)
+                made = frame(payload, CONTINUATION, more is None)
+                self._waits += len(made)
+                self._frames.append(made)
+            self.flush()
+        except StreamClosedError:
+            return
+        except Exception:
+            # Cut off, so that what has come is not taken for the whole.
+            log.exception("bug in the middle of a long message")
+            self._stream.close()
+            return
+        self._streaming = False
+        while self._later and not self._streaming:
+            one = self._later.popleft()
+            if isinstance(one, bytes):
+                self._waits -= len(one)
+                self.send(one)
+            else:
+                self._waits -= FRAGMENT
+                self.send_pieces(one)
+        if not self.busy:
+            self._drained()
+
+    async def _room(self) -> None:
+        """Wait until the client has taken all that was written; at least a turn of the loop."""
+        await asyncio.sleep(0)
+        if self._unsent:
+            self._turn = asyncio.get_running_loop().create_future()
+            await self._turn
+        if self._stream.closed():
+            raise StreamClosedError

@@ -1,0 +1,324 @@
+"""One session: what a client sends, and what it is answered."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from asyncio import Future
+from collections.abc import Callable
+from typing import Any, Final
+
+from tega import strictjson
+from tega.database import Pending
+from tega.errors import (
+    CallTimeout,
+    Internal,
+    Malformed,
+    NoPeer,
+    OverLimit,
+    OwnerGone,
+    TegaError,
+)
+from tega.paths import parse
+from tega.protocol import (
+    Connection,
+    Message,
+    Notify,
+    Publish,
+    Request,
+    Response,
+    Role,
+    Rollback,
+    Session,
+    SessionAck,
+    StateOfConnection,
+    Subscribe,
+    Unsubscribe,
+    is_message,
+)
+from tega.store import commit as commits
+from tega.subscriber import SCOPE
+from tega.watch import Publication
+from tega.web import batch, calls
+from tega.web.context import Context
+from tega.web.feed import MAX_BACKLOG, Feed
+from tega.web.frames import frame
+from tega.web.http import Later
+from tega.web.outbox import Outbox, Pieces
+from tega.web.sessions import NOT_OURS, TAKEN_OVER
+
+log = logging.getLogger(__name__)
+
+#: Requests of one client that may be open; it is read no further until half of them are done.
+MAX_OPEN: Final = 1024
+
+
+class ServerSession(Feed):
+    """The server's end of one connection.
+
+    :param outbox: takes what is to be sent
+    :param hang_up: closes the connection, with a code and a reason
+    :ivar heard: when something came last, by the event loop's clock
+    """
+
+    def __init__(
+        self, context: Context, outbox: Outbox, hang_up: Callable[[int, str], None]
+    ) -> None:
+        super().__init__(context.database, outbox)
+        self._context = context
+        self._hang_up = hang_up
+        self._connection = Connection(Role.SERVER)
+        self.scope = "local"
+        self.heard = self._loop.time()
+        self._calls: dict[int, tuple[Later, float]] = {}
+        self._last_call = 0
+        self._room: Future[None] | None = None
+        context.sessions.add(self)
+
+    # -- what comes -----------------------------------------------------------------------------
+
+    def receive(self, text: str) -> None:
+        """Take a message."""
+        if self.over or self._context.sessions.ending:
+            return
+        message: Message | None = None
+        try:
+            message = self._connection.receive(text)
+            _HANDLERS[type(message)](self, message)
+        except TegaError as error:
+            self._refuse(message, error)
+            if self._connection.state is StateOfConnection.NEW and not is_message(text):
+                # Not even the first message is one of ours.
+                self.close(NOT_OURS, "not understood")
+        except Exception:
+            reference = uuid.uuid4().hex[:8]
+            log.exception("bug, reference %s, in %r from %s", reference, text[:512], self.tega_id)
+            self._refuse(
+                message, Internal(f"internal error, reference {reference} in the server's log")
+            )
+
+    def room(self) -> Future[None] | None:
+        """What to wait for before more is read; None where there is room."""
+        if self.over:
+            return None
+        if self._connection.was_asked >= MAX_OPEN or self.outbox.backlog > MAX_BACKLOG:
+            self._room = self._loop.create_future()
+            return self._room
+        return None
+
+    def _refuse(self, message: Message | None, error: TegaError) -> None:
+        if isinstance(message, Request):
+            self._answer_error(message, error)
+            return
+        self.refuse(error)
+
+    def refuse(self, error: TegaError) -> None:
+        """Tell what is wrong with something that has no answer."""
+        body = error.body()["error"]
+        self.say(body.pop("code"), **body)
+
+    def _begin(self, message: Session) -> None:
+        try:
+            self._context.sessions.enter(self, message.tega_id)
+        except TegaError:
+            # It may try again with another id.
+            self._connection = Connection(Role.SERVER)
+            raise
+        self.tega_id = message.tega_id
+        self.scope = message.scope
+        state = self.database.state
+        ack = SessionAck(self.database.tega_id, state.life, state.seq)
+        self.outbox.send(frame(self._connection.send(ack).encode()))
+        log.info("session %s begins", self.tega_id)
+
+    def _subscribe(self, message: Subscribe) -> None:
+        self.subscribe(message.path, SCOPE(message.scope), message.regex, message.since)
+
+    def _unsubscribe(self, message: Unsubscribe) -> None:
+        if message.path is None:
+            self._hub.unsubscribe_all(self)
+        else:
+            self._hub.unsubscribe(self, message.path, message.regex)
+
+    def _publish(self, message: Publish) -> None:
+        self._hub.tell(Publication(parse(message.channel), self.tega_id, message.body), self)
+
+    def _changes(self, message: Notify) -> None:
+        request = batch.read_changes(message.body, self.tega_id, self.database.max_depth)
+        self._commit(request)
+
+    def _roll_back(self, message: Rollback) -> None:
+        self._commit(commits.Rollback(message.root, message.backto, self.tega_id))
+
+    def _commit(self, request: commits.Request) -> None:
+        """Commit what has no answer, unless it is refused."""
+
+        def settled(pending: Pending) -> None:
+            try:
+                pending.result()
+            except TegaError as error:
+                self.refuse(error)
+
+        self._context.committer.enter(request, settled)
+
+    # -- what is to be answered -----------------------------------------------------------------
+
+    def _request(self, message: Request) -> None:
+        if message.tega_id != self.tega_id:
+            raise Malformed(
+                f"a REQUEST of {message.tega_id!r}: this session is {self.tega_id!r}"
+            )
+        if message.type == "TX":
+            self._transact(message)
+        elif message.type == "RPC":
+            call = self._context.calls.submit(parse(message.path), message.body, self.tega_id)
+            call.then(lambda answer: self._answer_call(message, answer))
+        else:
+            raise NoPeer(f"{message.type} is for servers among themselves: this one has no peer")
+
+    def _transact(self, message: Request) -> None:
+        request, reads = batch.read(message.body, self.tega_id, self.database.max_depth)
+
+        def settled(pending: Pending) -> None:
+            try:
+                result = pending.result()
+            except TegaError as error:
+                self._answer_error(message, error)
+                return
+            if reads:
+                self._answer_pieces(message, batch.answer(result, pending.before, reads))
+            else:
+                self._answer(message, batch.text(result))
+
+        self._context.committer.enter(request, settled)
+
+    def _answer_call(self, message: Request, answer: Later) -> None:
+        try:
+            body = answer.result()
+        except TegaError as error:
+            self._answer_error(message, error)
+        else:
+            self._answer(message, body)
+
+    def _answer(self, message: Request, body: bytes) -> None:
+        self._connection.answered(message.seq_no)
+        self.outbox.send(frame(_head(message) + body))
+        self._make_room()
+
+    def _answer_pieces(self, message: Request, pieces: Pieces) -> None:
+        def whole() -> Pieces:
+            yield _head(message)
+            yield from pieces
+
+        self._connection.answered(message.seq_no)
+        self.outbox.send_pieces(whole())
+        self._make_room()
+
+    def _answer_error(self, message: Request, error: TegaError) -> None:
+        self._connection.answered(message.seq_no)
+        body = strictjson.dumps(error.body()["error"])
+        self.outbox.send(frame(_head(message, " ERROR") + body))
+        self._make_room()
+
+    def _make_room(self) -> None:
+        room = self._room
+        if room is None or room.done():
+            return
+        if self._connection.was_asked <= MAX_OPEN // 2 and self.outbox.backlog <= MAX_BACKLOG:
+            room.set_result(None)
+
+    def drained(self) -> None:
+        super().drained()
+        self._make_room()
+
+    # -- calls of its functions -----------------------------------------------------------------
+
+    def call(self, path: str, body: bytes, caller: str, timeout: float) -> Later:
+        """Ask the client to run a function.
+
+        :param path: where the function stands, without any space
+        :param body: ``{"args", "kwargs"}`` as JSON
+        :returns: the result as JSON, or the error that the caller gets
+        :raises OverLimit: where too many calls are open
+        """
+        if len(self._calls) >= MAX_OPEN:
+            raise OverLimit(f"{self.tega_id} has {MAX_OPEN} calls open, the limit: try again later")
+        self._last_call += 1
+        request = Request(self._last_call, "RPC", caller, path, body)
+        answer = Later()
+        self._calls[self._last_call] = answer, self._loop.time() + timeout
+        self.outbox.send(frame(self._connection.send(request).encode()))
+        return answer
+
+    def _response(self, message: Response) -> None:
+        answer, _ = self._calls.pop(message.seq_no)
+        try:
+            value = strictjson.loads(message.body)
+        except Malformed as error:
+            answer.resolve(error=calls.failed(self.tega_id, f"its answer is {error}"))
+            raise
+        if message.error:
+            answer.resolve(error=calls.error_of(self.tega_id, value))
+        else:
+            answer.resolve(message.body)
+
+    def look(self, now: float) -> None:
+        """Give up the calls that take too long."""
+        if self._room is not None and not self._room.done() and not self.outbox.busy:
+            # It is not read, so it may well have something to say.
+            self.heard = now
+        overdue = [number for number, (_, until) in self._calls.items() if now > until]
+        for number in overdue:
+            answer, _ = self._calls.pop(number)
+            self._connection.give_up(number)
+            answer.resolve(
+                error=CallTimeout(f"{self.tega_id} did not answer in time: it may still be at it")
+            )
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def taken_over(self) -> None:
+        """Another connection has this session's tega id now."""
+        self.say("taken_over", message="another connection has taken over this tega id")
+        self.close(TAKEN_OVER, "taken over")
+
+    def close(self, code: int, reason: str) -> None:
+        """End the session, and with it the connection."""
+        self._hang_up(code, reason)
+        self.ended()
+
+    def ended(self) -> None:
+        """The connection is gone, or going."""
+        if self.over:
+            return
+        self.over = True
+        self._hub.unsubscribe_all(self)
+        gone, self._calls = self._calls, {}
+        for answer, _ in gone.values():
+            answer.resolve(
+                error=OwnerGone(
+                    f"{self.tega_id} went away in the middle of the call: it may have been done",
+                    owner=self.tega_id,
+                )
+            )
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        if self._context.sessions.remove(self) and not self._context.sessions.ending:
+            log.info("session %s has ended", self.tega_id)
+            self._context.committer.leave(self.tega_id)
+
+
+def _head(message: Request, error: str = "") -> bytes:
+    return f"RESPONSE {message.seq_no} {message.type} {message.tega_id}{error}\n".encode()
+
+
+_HANDLERS: Final[dict[type, Callable[[ServerSession, Any], None]]] = {
+    Session: ServerSession._begin,
+    Subscribe: ServerSession._subscribe,
+    Unsubscribe: ServerSession._unsubscribe,
+    Publish: ServerSession._publish,
+    Notify: ServerSession._changes,
+    Rollback: ServerSession._roll_back,
+    Request: ServerSession._request,
+    Response: ServerSession._response,
+}

@@ -1,0 +1,186 @@
+"""``/_pubsub``: WebSocket connections, each with a session at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPHeaders, ResponseStartLine
+from tornado.iostream import IOStream, StreamClosedError
+
+from tega.errors import Forbidden, Malformed
+from tega.web.context import Context
+from tega.web.frames import (
+    CLOSE,
+    NORMAL,
+    PING,
+    TEXT,
+    Reader,
+    Violation,
+    accept_value,
+    close_frame,
+    frame,
+)
+from tega.web.frames import PONG as _PONG
+from tega.web.outbox import Outbox
+from tega.web.session import ServerSession
+
+log = logging.getLogger(__name__)
+
+#: Room for what a message has beside the value in it.
+_MORE: Final = 1 << 16
+
+#: Bytes that are read at once.
+_CHUNK: Final = 1 << 16
+
+#: So long a client may take to close its end of the connection too, seconds.
+_PARTING: Final = 2.0
+
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+
+
+class WebSockets:
+    """Takes WebSocket connections.
+
+    :param max_body: most bytes of a value, and so about those of a message
+    :param loopback: whether the server listens on loopback addresses only
+    """
+
+    def __init__(self, context: Context, max_body: int, loopback: bool) -> None:
+        self._context = context
+        self._limit = max_body + _MORE
+        self._loopback = loopback
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def accept(self, method: str, headers: HTTPHeaders, connection: HTTP1Connection) -> None:
+        """Go on as a WebSocket, where a request asks for that as it should.
+
+        :raises Malformed, Forbidden: where it does not, or comes from a page of elsewhere
+        """
+        key = _checked_key(method, headers)
+        self._check_origin(headers)
+        answer = HTTPHeaders(
+            {
+                "Upgrade": "websocket",
+                "Connection": "Upgrade",
+                "Sec-WebSocket-Accept": accept_value(key),
+            }
+        )
+        connection.write_headers(
+            ResponseStartLine("HTTP/1.1", 101, "Switching Protocols"), answer
+        )
+        stream = connection.detach()
+        task = asyncio.get_running_loop().create_task(self._serve(stream))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _check_origin(self, headers: Mapping[str, str]) -> None:
+        """Refuse a page of another origin: browsers let any page connect to any server."""
+        origin = headers.get("Origin")
+        if origin is None:
+            return
+        try:
+            parts = urlsplit(origin)
+            if parts.netloc.lower() == headers.get("Host", "").lower():
+                return
+            if self._loopback and parts.hostname in _LOOPBACK:
+                return
+        except ValueError:
+            pass
+        raise Forbidden(f"a page of {origin[:128]} may not connect to this server")
+
+    async def _serve(self, stream: IOStream) -> None:
+        connection = _Connection(self._context, stream, Reader(self._limit))
+        try:
+            await connection.read()
+        except StreamClosedError:
+            log.debug("%s has hung up", connection.session.tega_id)
+        finally:
+            connection.session.ended()
+            stream.close()
+
+
+def _checked_key(method: str, headers: Mapping[str, str]) -> str:
+    """The key of a handshake (RFC 6455, section 4.2.1).
+
+    :raises Malformed: where it is none
+    """
+    if (
+        method != "GET"
+        or "upgrade" not in headers.get("Connection", "").lower()
+        or headers.get("Upgrade", "").lower() != "websocket"
+    ):
+        raise Malformed(
+            "a WebSocket begins with GET, 'Connection: Upgrade' and 'Upgrade: websocket'"
+        )
+    if headers.get("Sec-WebSocket-Version") != "13":
+        raise Malformed("Sec-WebSocket-Version: this server speaks version 13")
+    key = headers.get("Sec-WebSocket-Key", "").strip()
+    try:
+        if len(base64.b64decode(key, validate=True)) == 16:
+            return key
+    except ValueError:
+        pass
+    raise Malformed("Sec-WebSocket-Key: it holds 16 bytes in base 64")
+
+
+class _Connection:
+    """One connection: reads frames until it ends."""
+
+    __slots__ = ("_closing", "_loop", "_outbox", "_reader", "_stream", "session")
+
+    def __init__(self, context: Context, stream: IOStream, reader: Reader) -> None:
+        self._stream = stream
+        self._reader = reader
+        self._loop = asyncio.get_running_loop()
+        self._closing = False
+        stream.set_nodelay(True)
+        self._outbox = Outbox(stream, context.sessions.outboxes, self._drained)
+        self.session = ServerSession(context, self._outbox, self._hang_up)
+
+    def _drained(self) -> None:
+        self.session.drained()
+
+    def _hang_up(self, code: int, reason: str) -> None:
+        """Say goodbye, and leave the client a moment to say it too."""
+        if self._closing:
+            return
+        self._closing = True
+        self._outbox.end(close_frame(code, reason))
+        self._loop.call_later(_PARTING, self._stream.close)
+
+    async def read(self) -> None:
+        """Take what comes until the connection ends."""
+        session = self.session
+        try:
+            while True:
+                chunk = await self._stream.read_bytes(_CHUNK, partial=True)
+                session.heard = self._loop.time()
+                for opcode, payload in self._reader.feed(chunk):
+                    if opcode == TEXT:
+                        assert isinstance(payload, str)
+                        session.receive(payload)
+                    elif opcode == PING:
+                        assert isinstance(payload, bytes)
+                        self._outbox.send(frame(payload, _PONG))
+                    elif opcode == CLOSE:
+                        self._hang_up(NORMAL, "")
+                        return
+                    room = session.room()
+                    if room is not None:
+                        await room
+                        session.heard = self._loop.time()
+                # First what this has caused, a flush and its answers; to look for more takes time,
+                # and a client that waits for its answer has sent none.
+                await asyncio.sleep(0)
+        except Violation as error:
+            log.info("session %s is cut: %s", session.tega_id, error.reason)
+            session.close(error.code, error.reason)
+            # Closed with something unread, the connection would be reset, and the code lost.
+            while True:
+                await self._stream.read_bytes(_CHUNK, partial=True)
