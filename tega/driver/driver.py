@@ -1,35 +1,31 @@
-"""The synchronous driver, over HTTP."""
+"""The synchronous driver: over HTTP, with a session in the background where one is wanted."""
 
 from __future__ import annotations
 
-import select
-import socket
 import threading
-import time
-from collections.abc import Callable
-from contextlib import suppress
-from http.client import BadStatusLine, HTTPException, HTTPResponse, ResponseNotReady
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-from weakref import WeakSet
 
-import httplib2
-
-from tega.driver import exchange
+from tega.driver import exchange, operations, values
+from tega.driver.ephemerals import Operation
 from tega.driver.errors import CRUDException, SubscriptionException, TransactionException
-from tega.driver.exchange import Exchange, Managed, Request, Response, Result, Transaction
+from tega.driver.exchange import Exchange, Managed, Result, Transaction
+from tega.driver.management import Management
+from tega.driver.transport import Http
 from tega.errors import OutcomeUnknown
 from tega.paths import check_tega_id
+from tega.subscriber import SCOPE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tega.driver.background import Background
 
 __all__ = ["CRUDException", "Driver", "SubscriptionException", "TransactionException"]
 
-#: Seconds to wait before each further try after a lost answer. The first waits for nothing: most
-#: often just the kept-alive connection has gone.
-PAUSES: Final = (0.0, 0.1, 0.5)
 
-
-class Driver:
+class Driver(Management[Managed]):
     """A client of one tega server.
 
     Every verb returns its result, or raises
@@ -39,7 +35,8 @@ class Driver:
     - ``ConnectionRefusedError`` or another ``OSError``, at once, where there is no connection to be
       had;
     - ``ConnectionError`` or ``TimeoutError`` where the answer was lost and asking again did not
-      help. What was asked may have been done.
+      help. What was asked may have been done;
+    - `SubscriptionException` where something about subscriptions is wrong.
 
     A request whose answer is lost is sent again, up to three times, where that is safe. It is for
     everything but `rpc`, `clear`, `reload` and a `delete` in a transaction: a change carries a key
@@ -47,6 +44,9 @@ class Driver:
 
     Threads may share a driver: each has its own connection and its own transaction. As a context
     manager it closes its connections at the end.
+
+    Where changes and messages are to be heard, or functions offered, a session runs beside, on an
+    event loop: `subscriber_client`.
 
     :param host: name or address of the server
     :param port: its port
@@ -72,10 +72,10 @@ class Driver:
         self.tega_id = check_tega_id(tega_id)
         self.subscriber = subscriber
         self.timeout = timeout
-        self._where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._http = Http(host, port, timeout)
+        self._thread = _Thread()
         self._lock = threading.Lock()
-        self._clients: WeakSet[httplib2.Http] = WeakSet()
-        self._thread = _Thread(self._new_client)
+        self._background: Background | None = None
 
     def __enter__(self) -> Driver:
         return self
@@ -89,13 +89,13 @@ class Driver:
         self.close()
 
     def close(self) -> None:
-        """Close the connections of all threads, none of which may be in a call.
+        """Close the connections of all threads, none of which may be in a call, and the session.
 
         A later call opens a new one. A transaction that is still open is left to expire.
         """
-        with self._lock:
-            for client in self._clients:
-                _hang_up(client)
+        self._http.close()
+        if self._background is not None:
+            self._background.stop()
 
     # Documents
 
@@ -112,18 +112,21 @@ class Driver:
         :param instance: a `Cont` or a leaf, put where it stands in its own document; with `path`,
             any plain value as well, None included
         :param version: refuse unless the node has this version; -1: unless it does not exist
-        :param ephemeral: let it go when the session of this tega id ends
+        :param ephemeral: let it go when the session of this tega id ends, which must run
         :param path: dotted path to put it at
         :returns: ``{"seq": S, "versions": {root: V}}``, the sequence number of the commit and the
             version that it made; in a transaction ``{"txid": T}``
         :raises CRUDException: 400 for a value or path that cannot be, 409 for a collision, a leaf
             in the way, or what the rules of ephemeral nodes forbid
         """
-        return self._run(
+        done = self._run(
             exchange.put(
                 instance, path, version, ephemeral, self.tega_id, self._thread.transaction
             )
         )
+        if self._background is not None and (ephemeral or values.is_ephemeral(instance)):
+            self._note(operations.put(instance, None, True, path))
+        return done
 
     def get(
         self,
@@ -158,7 +161,17 @@ class Driver:
         :returns: as `put`
         :raises CRUDException: 404 where there is none, 409 for a collision
         """
-        return self._run(exchange.delete(path, version, self.tega_id, self._thread.transaction))
+        done = self._run(exchange.delete(path, version, self.tega_id, self._thread.transaction))
+        if self._background is not None:
+            self._note(operations.delete(path, None))
+        return done
+
+    def _note(self, operation: Operation) -> None:
+        """Let the session know of what may concern its ephemeral nodes."""
+        if self._thread.transaction is not None:
+            self._thread.transaction.operations.append(operation)
+        elif self._background is not None:
+            self._background.remember([operation])
 
     # Transactions
 
@@ -227,6 +240,8 @@ class Driver:
                 self._thread.transaction = None
             raise
         self._thread.transaction = None
+        if self._background is not None:
+            self._background.remember(transaction.operations)
         return transaction.txid
 
     def _expect_none(self) -> None:
@@ -242,82 +257,7 @@ class Driver:
             )
         return self._thread.transaction
 
-    # Management: each gives status, reason and data, and raises CRUDException for a refusal
-
-    def rollback(self, root_oid: str, backto: int) -> Managed:
-        """Make the content of an old version of a root its newest.
-
-        :param root_oid: name of the root
-        :param backto: the version; negative: counted back from the newest
-        :returns: status, reason, and data as `put` gives it
-        :raises CRUDException: 404 where there is no such root or version
-        """
-        return self._manage(
-            "POST", "rollback", key=exchange.new_key(), root_oid=root_oid, backto=backto
-        )
-
-    def clear(self) -> Managed:
-        """Empty the database: everything that this server leads."""
-        # Sent twice it could take with it what others have put in between.
-        return self._manage("POST", "clear", retry=False)
-
-    def ss(self) -> Managed:
-        """Save a snapshot; the answer says that it is on disk."""
-        return self._manage("POST", "ss")
-
-    def sync(self) -> Managed:
-        """Wait until every replicated root has caught up with its leader.
-
-        :raises CRUDException: 404 where no peer is configured
-        """
-        return self._manage("POST", "sync")
-
-    def roots(self) -> Managed:
-        """The roots: ``{root: version}``."""
-        return self._manage("GET", "roots")
-
-    def old(self) -> Managed:
-        """The old versions, oldest first: ``[{root: [version, ...]}, ...]``."""
-        return self._manage("GET", "old")
-
-    def channels(self) -> Managed:
-        """Who subscribes to each channel: ``{path pattern: [tega id, ...]}``."""
-        return self._manage("GET", "channels")
-
-    def subscribers(self) -> Managed:
-        """What each subscribes to: ``{tega id: [path pattern, ...]}``."""
-        return self._manage("GET", "subscribers")
-
-    def ids(self) -> Managed:
-        """The tega ids of live sessions and plugins: ``[tega id, ...]``."""
-        return self._manage("GET", "ids")
-
-    def global_(self) -> Managed:
-        """The channels of global scope: ``[[path pattern, scope], ...]``.
-
-        Also there as ``getattr(driver, "global")``.
-        """
-        return self._manage("GET", "global")
-
-    def forwarders(self) -> Managed:
-        """The connected peers that subscriptions are forwarded to: ``[tega id, ...]``."""
-        return self._manage("GET", "forwarders")
-
-    def plugins(self) -> Managed:
-        """The plugins: ``{tega id: scope}``."""
-        return self._manage("GET", "plugins")
-
-    def reload(self) -> Managed:
-        """Load the plugins anew."""
-        return self._manage("POST", "reload", retry=False)
-
-    def edges(self, root_oid: str | None = None, old_roots: bool = False) -> Managed:
-        """Pairs of nodes for drawing: ``[[from, to], ...]``, each node as ``PATH(VERSION)``.
-
-        :param root_oid: name of one root; None: all of them
-        :param old_roots: old versions as well
-        """
-        return self._manage("GET", "edges", root_oid=root_oid, old_roots=old_roots)
+    # Functions
 
     def rpc(self, path: str, /, *args: Any, **kwargs: Any) -> Managed:
         """Call the function at a dotted path.
@@ -331,119 +271,118 @@ class Driver:
     def _manage(self, method: str, command: str, **params: Any) -> Managed:
         return self._run(exchange.manage(method, command, tega_id=self.tega_id, **params))
 
-    # Transport
-
     def _run(self, verb: Exchange[Result]) -> Result:
-        return exchange.drive(verb, self._send)
+        return exchange.drive(verb, self._http.send)
 
-    def _send(self, request: Request) -> Response:
-        """Send a request, again where its answer gets lost and that is safe."""
-        lost: Exception | None = None
-        for pause in (0.0, *PAUSES) if request.retry else (0.0,):
-            if pause:
-                time.sleep(pause)
-            try:
-                return self._send_once(request)
-            except _Unreachable as error:
-                if lost is None:
-                    raise error.as_os_error(self._where) from error.cause
-            except (OSError, HTTPException, httplib2.HttpLib2Error) as error:
-                lost = error
-        kind = TimeoutError if isinstance(lost, TimeoutError) else ConnectionError
-        doubt = "" if request.method == "GET" else "; it may have been done"
-        path = request.url.partition("?")[0][:120]
-        raise kind(
-            f"no answer from {self._where} to {request.method} {path} ({lost}){doubt}"
-        ) from lost
+    # The session
 
-    def _send_once(self, request: Request) -> Response:
-        client = self._thread.client
-        try:
-            answer, body = client.request(
-                f"http://{self._where}{request.url}",
-                request.method,
-                request.body,
-                dict(request.headers),
-                connection_type=_Connection,
+    async def subscriber_client(self) -> None:
+        """Run the session on the event loop of the caller, until cancelled or `close`.
+
+        It connects, and connects again whenever the connection is lost, for ever. What was
+        subscribed to is resumed so that nothing is lost, and ephemeral nodes and functions are put
+        again. The subscriber is called back on this event loop, with one thing at a time: its
+        ``on_init()`` once for each connection, ``on_notify(changes)`` with a list of dicts once for
+        each transaction, and ``on_message(channel, tega_id, message)``.
+
+        A subscriber that lets more than 10 000 changes come is told the others from what the server
+        keeps, once it has caught up; messages that come meanwhile are lost, which is logged.
+
+        :raises SessionException: where the server refuses the session, or another one has taken
+            over its tega id
+        """
+        await self._session().run()
+
+    def session_ready(self, timeout: float | None = None) -> bool:
+        """Wait, in another thread than the session's, until it is connected.
+
+        :param timeout: most seconds to wait; None: no limit
+        :returns: whether it is; False at once where `subscriber_client` has ended
+        """
+        return self._session().ready(timeout)
+
+    def subscribe(
+        self, path: str, scope: SCOPE = SCOPE.LOCAL, regex_flag: bool = False
+    ) -> None:
+        r"""Let the subscriber hear of changes at, below and above a path, and of its messages.
+
+        As everything about subscriptions it may be called from any thread. Where the session is not
+        connected it is done once it is.
+
+        :param path: dotted path; with `regex_flag` one regular expression (RE2) per level, split
+            at ``\.``
+        :param scope: of this server, or of all that are connected
+        :raises SubscriptionException: without a subscriber, and for what is no path or pattern
+        """
+        self._subscriber("subscribe").subscribe(path, regex_flag, scope)
+
+    def unsubscribe(self, path: str, regex_flag: bool = False) -> None:
+        """Let it hear of that no more; nothing where it does not.
+
+        :raises SubscriptionException: as `subscribe`
+        """
+        self._subscriber("unsubscribe").unsubscribe(path, regex_flag)
+
+    def unsubscribe_all(self) -> None:
+        """Let it hear of nothing more.
+
+        :raises SubscriptionException: without a subscriber
+        """
+        self._subscriber("unsubscribe").unsubscribe_all()
+
+    def publish(self, channel: str, message: Any) -> None:
+        """Tell every other subscriber of a channel.
+
+        It gets there at most once: a message that is on its way when the connection is lost is not
+        sent again.
+
+        :param channel: a dotted path
+        :param message: any JSON value
+        :raises SubscriptionException: without a subscriber, for what is no channel or no JSON, and
+            where too many messages wait for a connection
+        """
+        self._subscriber("publish").publish(channel, message)
+
+    def serve(self, path: str, func: Callable[..., Any]) -> None:
+        """Offer a function at a dotted path, for as long as the session lasts.
+
+        Calls run beside each other: a coroutine function on the session's event loop, any other in
+        a thread. What it raises, the caller gets as an error.
+
+        :param func: a function, or a `Func` with bound arguments
+        :raises SubscriptionException: where the session does not run
+        :raises CRUDException: where it cannot stand there
+        """
+        self._session().serve(path, func)
+
+    def unserve(self, path: str) -> None:
+        """Offer it no more.
+
+        :raises SubscriptionException: where the session does not run
+        :raises CRUDException: 404 where this driver offers nothing there
+        """
+        self._session().unserve(path)
+
+    def _subscriber(self, verb: str) -> Background:
+        if self.subscriber is None:
+            raise SubscriptionException(
+                f"{verb} without a subscriber: give the driver one", code="no_subscriber"
             )
-        except BaseException:
-            # The next request must not find the rest of this answer, nor wait for it.
-            _hang_up(client)
-            raise
-        return Response(answer.status, answer.reason, answer, body)
+        return self._session()
 
-    def _new_client(self) -> httplib2.Http:
-        client = httplib2.Http(timeout=self.timeout, proxy_info=None)
-        client.follow_redirects = False
+    def _session(self) -> Background:
+        # Importing it takes a while, which a program without an event loop need not wait for.
+        from tega.driver.background import Background
+
         with self._lock:
-            self._clients.add(client)
-        return client
-
-
-# A name that Python's grammar has taken.
-setattr(Driver, "global", Driver.global_)
+            if self._background is None:
+                self._background = Background(
+                    self.host, self.port, self.tega_id, self.subscriber, self.timeout
+                )
+            return self._background
 
 
 class _Thread(threading.local):
-    """What each thread has of its own: httplib2 is not made to be shared."""
+    """What each thread has of its own."""
 
-    def __init__(self, new_client: Callable[[], httplib2.Http]) -> None:
-        self.client = new_client()
-        self.transaction: Transaction | None = None
-
-
-class _Unreachable(Exception):
-    """There is no connection: nothing has been sent."""
-
-    def __init__(self, cause: OSError) -> None:
-        super().__init__(cause)
-        self.cause = cause
-
-    def as_os_error(self, where: str) -> OSError:
-        """The cause, in words that name the server."""
-        return type(self.cause)(
-            f"cannot connect to a tega server at {where}: {self.cause.strerror or self.cause}"
-        )
-
-
-class _Connection(httplib2.HTTPConnectionWithTimeout):
-    """A connection that sends a request once.
-
-    httplib2 sends a request again when the server hangs up before the answer, whether that is safe
-    or not. Here it sees errors that it leaves alone.
-    """
-
-    def __del__(self) -> None:
-        # The thread that it belonged to has ended.
-        self.close()
-
-    def connect(self) -> None:
-        try:
-            super().connect()
-        except OSError as error:
-            raise _Unreachable(error) from error
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        # An idle connection has nothing to read, unless its end: the server has hung up.
-        if self.sock is not None and _is_readable(self.sock):
-            self.close()
-        # The server may have refused what it saw of a long body, and said so: read on.
-        with suppress(BrokenPipeError, ConnectionResetError):
-            super().request(*args, **kwargs)
-
-    def getresponse(self) -> HTTPResponse:
-        try:
-            return super().getresponse()
-        except (BadStatusLine, ResponseNotReady) as error:
-            raise ConnectionResetError(str(error) or "the connection was closed") from error
-
-
-def _is_readable(sock: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def _hang_up(client: httplib2.Http) -> None:
-    for connection in client.connections.values():
-        connection.close()
+    transaction: Transaction | None = None

@@ -6,6 +6,7 @@
      +-- CRUDException           a document or management call
      +-- TransactionException    begin, cand, cancel, commit
      +-- SubscriptionException   subscribe, unsubscribe, publish
+          +-- SessionException   the session as a whole: it has ended for good
 
 A server that cannot be reached, or whose answer is lost, is not a refusal: that raises Python's own
 ``ConnectionError``, ``TimeoutError`` or another ``OSError``.
@@ -58,3 +59,7 @@ class TransactionException(DriverError):
 
 class SubscriptionException(DriverError):
     """A subscription or a publication was refused."""
+
+
+class SessionException(SubscriptionException):
+    """The session was refused, or taken over by another one with its tega id: it is over."""

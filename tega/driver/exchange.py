@@ -6,22 +6,26 @@ raises. A driver is a transport that answers requests, blocking or not, around `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
 from uuid import uuid4
 
 from tega import paths, strictjson
+from tega.driver import values
+from tega.driver.ephemerals import Operation
 from tega.driver.errors import CRUDException, DriverError, TransactionException
 from tega.errors import Malformed, NoSuchTransaction
-from tega.leaf import plain
 from tega.paths import Path
-from tega.tree import Func, Node
 from tega.util import deserialize
 
 #: The header that makes a change safe to send again.
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
+
+#: Seconds to wait before each further try after a lost answer. The first waits for nothing: most
+#: often just the kept-alive connection has gone.
+PAUSES: Final = (0.0, 0.1, 0.5)
 
 #: Most characters of a foreign error page that go into a message.
 _SHOWN: Final = 200
@@ -54,9 +58,13 @@ class Response:
 
 @dataclass(frozen=True)
 class Transaction:
-    """An open transaction. The server commits one id at most once, however often it is asked."""
+    """An open transaction. The server commits one id at most once, however often it is asked.
+
+    `operations` are those on ephemeral nodes that the driver keeps in mind.
+    """
 
     txid: str
+    operations: list[Operation] = field(default_factory=list, compare=False)
 
 
 Result = TypeVar("Result")
@@ -77,6 +85,51 @@ def drive(exchange: Exchange[Result], send: Callable[[Request], Response]) -> Re
         return result
 
 
+async def drive_async(
+    exchange: Exchange[Result], send: Callable[[Request], Awaitable[Response]]
+) -> Result:
+    """Carry an exchange out, on an event loop."""
+    try:
+        request = next(exchange)
+        while True:
+            request = exchange.send(await send(request))
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+
+
+class Unreachable(Exception):
+    """There is no connection: nothing has been sent."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+    def as_os_error(self, where: str) -> OSError:
+        """The cause, in words that name the server."""
+        return type(self.cause)(
+            f"cannot connect to a tega server at {where}: {self.cause.strerror or self.cause}"
+        )
+
+
+def pauses(request: Request) -> tuple[float, ...]:
+    """Seconds to wait before each try to send a request."""
+    return (0.0, *PAUSES) if request.retry else (0.0,)
+
+
+def lost(request: Request, error: Exception, where: str) -> OSError:
+    """What to raise where no try has brought an answer, and that is how the last one ended."""
+    kind = TimeoutError if isinstance(error, TimeoutError) else ConnectionError
+    doubt = "" if request.method == "GET" else "; it may have been done"
+    path = request.url.partition("?")[0][:120]
+    return kind(f"no answer from {where} to {request.method} {path} ({error}){doubt}")
+
+
+def where(host: str, port: int) -> str:
+    """A server's address, for messages and URLs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def new_key() -> str:
     """A fresh idempotency key."""
     return str(uuid4())
@@ -94,15 +147,15 @@ def put(
     transaction: Transaction | None,
 ) -> Exchange[dict[str, Any]]:
     """PUT `instance` at `path`, or where it stands in its own document."""
-    keys = _parsed(path) if path is not None else _place_of(instance)
+    keys = values.parsed(path) if path is not None else values.place_of(instance)
     return (
         yield from _change(
             "PUT",
             keys,
             transaction,
-            body=_dumps(instance),
+            body=values.dumps(instance),
             version=version,
-            ephemeral=ephemeral or (isinstance(instance, Node) and instance.is_ephemeral_()),
+            ephemeral=ephemeral or values.is_ephemeral(instance),
             tega_id=tega_id,
         )
     )
@@ -113,7 +166,9 @@ def delete(
 ) -> Exchange[dict[str, Any]]:
     """DELETE the subtree at `path`."""
     return (
-        yield from _change("DELETE", _parsed(path), transaction, version=version, tega_id=tega_id)
+        yield from _change(
+            "DELETE", values.parsed(path), transaction, version=version, tega_id=tega_id
+        )
     )
 
 
@@ -147,7 +202,8 @@ def get(
     tega_id: str,
 ) -> Exchange[Any]:
     """GET the subtree at `path`, or all that match it as a pattern."""
-    keys = (path,) if regex_flag else _parsed(path)
+    keys = (path,) if regex_flag else values.parsed(path)
+    plainly = internal or python_dict
     response = yield _request(
         "GET",
         paths.to_url(keys),
@@ -156,15 +212,7 @@ def get(
         regex_flag=regex_flag,
         tega_id=tega_id,
     )
-    answer = _read(response, CRUDException)
-    if internal or python_dict:
-        return answer
-    if not regex_flag:
-        return deserialize(answer, path)
-    return {
-        found: {**match, "instance": deserialize(match["instance"], found)}
-        for found, match in answer.items()
-    }
+    return values.formed(_read(response, CRUDException), path, plainly, regex_flag)
 
 
 # Transactions
@@ -183,7 +231,7 @@ def cand(transaction: Transaction, internal: bool, python_dict: bool) -> Exchang
     if internal:
         return roots
     instances = [deserialize(root) for root in roots if not root.get("_deleted")]
-    return [_unwrapped(instance) for instance in instances] if python_dict else instances
+    return [values.unwrapped(instance) for instance in instances] if python_dict else instances
 
 
 def cancel(transaction: Transaction) -> Exchange[None]:
@@ -224,7 +272,7 @@ def rpc(
     response = yield _request(
         "POST",
         "/_rpc",
-        _dumps({"args": args, "kwargs": kwargs}),
+        values.dumps({"args": args, "kwargs": kwargs}),
         retry=False,
         path=path,
         tega_id=tega_id,
@@ -278,59 +326,4 @@ def _read(response: Response, refusal: type[DriverError]) -> Any:
     error = answer.get("error") if isinstance(answer, dict) else None
     if not isinstance(error, dict):
         error = {"message": answer if answer else "the server gave no reason"}
-    details = {name: value for name, value in error.items() if name not in ("code", "message")}
-    raise refusal(
-        str(error.get("message", "")),
-        response.status,
-        response.reason,
-        str(error.get("code", "")),
-        details,
-    )
-
-
-# Paths and values
-
-
-def _malformed(error: Malformed) -> CRUDException:
-    """What the server would answer to this."""
-    return CRUDException(error.message, error.status, "Bad Request", error.code, error.details)
-
-
-def _parsed(path: str) -> Path:
-    try:
-        return paths.parse(path)
-    except Malformed as error:
-        raise _malformed(error) from None
-
-
-def _place_of(instance: Any) -> Path:
-    """Where an instance stands in its document."""
-    try:
-        if isinstance(instance, Node) and (keys := instance.qname_()):
-            return paths.check(keys)
-        raise Malformed(
-            f"a {type(instance).__name__} that stands nowhere: give put its path=, "
-            "or put it into a Cont that has a name"
-        )
-    except Malformed as error:
-        raise _malformed(error) from None
-
-
-def _dumps(value: Any) -> bytes:
-    try:
-        return strictjson.dumps(plain(_unwrapped(value)))
-    except Malformed as error:
-        raise _malformed(error) from None
-    except RecursionError:
-        raise _malformed(Malformed("the value is nested too deep, or in itself")) from None
-
-
-def _unwrapped(value: Any) -> Any:
-    """A value without documents, leaves or functions, which are left as they are."""
-    if isinstance(value, Node):
-        return value.serialize_()
-    if isinstance(value, Func):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {name: _unwrapped(child) for name, child in value.items()}
-    return value
+    raise values.refusal(refusal, error, response.status, response.reason)

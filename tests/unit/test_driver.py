@@ -18,6 +18,7 @@ import pytest
 
 import tega.driver
 import tega.driver.driver as module
+import tega.driver.transport as transport
 from tega.driver import CRUDException, Driver, SubscriptionException, TransactionException, exchange
 from tega.errors import Malformed
 from tega.tree import Cont, Func
@@ -145,7 +146,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def driver(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
-    monkeypatch.setattr(module, "PAUSES", (0.0, 0.001, 0.001))
+    monkeypatch.setattr(exchange, "PAUSES", (0.0, 0.001, 0.001))
     with Driver("127.0.0.1", server.server_port, tega_id="me", timeout=PATIENCE) as driver:
         yield driver
 
@@ -604,7 +605,7 @@ def test_an_answer_that_takes_too_long_is_lost(server: Server) -> None:
 def test_a_refused_connection_is_told_at_once(
     host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PAUSES", (10 * PATIENCE,))
+    monkeypatch.setattr(exchange, "PAUSES", (10 * PATIENCE,))
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # and does not listen
         port = bound.getsockname()[1]
@@ -616,7 +617,7 @@ def test_a_host_without_address_is_told_at_once(monkeypatch: pytest.MonkeyPatch)
     def unknown(*args: Any) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(module, "PAUSES", (10 * PATIENCE,))
+    monkeypatch.setattr(exchange, "PAUSES", (10 * PATIENCE,))
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(OSError, match="tega server at nowhere:8739: Name or service not known"):
         Driver("nowhere").roots()
@@ -626,16 +627,16 @@ def test_a_server_that_goes_away_leaves_the_outcome_open(
     server: Server, driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.play(LOST)
-    connect = module._Connection.connect
+    connect = transport.Connection.connect
     calls = []
 
-    def once(self: module._Connection) -> None:
+    def once(self: transport.Connection) -> None:
         calls.append(self)
         if len(calls) > 1:
-            raise module._Unreachable(ConnectionRefusedError(111, "Connection refused"))
+            raise exchange.Unreachable(ConnectionRefusedError(111, "Connection refused"))
         connect(self)
 
-    monkeypatch.setattr(module._Connection, "connect", once)
+    monkeypatch.setattr(transport.Connection, "connect", once)
     with pytest.raises(ConnectionError, match="it may have been done"):
         driver.put(1, path="r.x")
     assert len(calls) == 4
@@ -667,12 +668,12 @@ def test_a_connection_that_was_closed_is_made_anew_before_sending(
 def test_an_interrupted_call_does_not_leave_its_answer_behind(
     server: Server, driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(self: module._Connection) -> None:
+    def interrupted(self: transport.Connection) -> None:
         raise KeyboardInterrupt
 
     server.play((200, {"result": "first"}), (200, {"result": "second"}))
     with monkeypatch.context() as patch:
-        patch.setattr(module._Connection, "getresponse", interrupted)
+        patch.setattr(transport.Connection, "getresponse", interrupted)
         with pytest.raises(KeyboardInterrupt):
             driver.rpc("r.f")
     server.wait_closed()  # the first answer has been given by now

@@ -1,0 +1,370 @@
+"""A WebSocket client: RFC 6455 on asyncio, as much of it as tega's protocol has use for.
+
+Tornado's client makes a system call and a task for each message that it sends, and takes none of
+more than 100 MB. Here all that one turn of the event loop sends is written at one go, and the only
+limit to a message is `MAX_MESSAGE`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final, TypeVar, cast
+
+T = TypeVar("T")
+
+#: Most bytes of one message.
+MAX_MESSAGE: Final = 1 << 30
+
+#: Most bytes of the answer to the handshake, its headers and some of its body.
+_MAX_ANSWER: Final = 1 << 16
+
+#: Seconds that the server has to take leave.
+_LEAVE: Final = 1.0
+
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+_CONTINUATION, _TEXT, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x8, 0x9, 0xA
+_LAST: Final = 0x80
+_MASKED: Final = 0x80
+
+_NORMAL, _PROTOCOL_ERROR, _NOT_TEXT, _TOO_BIG = 1000, 1002, 1003, 1009
+
+
+async def within(seconds: float | None, work: Awaitable[T]) -> T:
+    """What comes of some work, if it comes in time; otherwise the work is cancelled.
+
+    `asyncio.wait_for` may overlook that it is cancelled itself, until Python 3.12.
+
+    :raises TimeoutError: where it does not come in time
+    """
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({working}, timeout=seconds)
+    finally:
+        if not working.done():
+            working.cancel()
+            await asyncio.wait({working})
+    if working.cancelled():
+        raise TimeoutError("timed out")
+    return working.result()
+
+
+class HandshakeRefused(ConnectionError):
+    """The server answered, but not with a WebSocket.
+
+    :ivar status: the HTTP status; None for what is no HTTP
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class WebSocket(asyncio.Protocol):
+    """One connection.
+
+    :param on_text: is called with each message
+    :param on_pong: is called with the payload of each pong, in order with the messages
+    :param on_closed: is called once, when it is over, with the code and the reason that the server
+        gave; a code of None: it gave none
+    :ivar heard: when something came last, seconds of the event loop's clock
+    """
+
+    def __init__(
+        self,
+        on_text: Callable[[str], None],
+        on_pong: Callable[[bytes], None],
+        on_closed: Callable[[int | None, str], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_text = on_text
+        self._on_pong = on_pong
+        self._on_closed = on_closed
+        self._transport: asyncio.Transport | None = None
+        self._lost: asyncio.Future[None] = self._loop.create_future()
+        #: Until the handshake is done: its outcome.
+        self._opening: asyncio.Future[None] | None = self._loop.create_future()
+        self._key = base64.b64encode(os.urandom(16))
+        self._buffer = bytearray()
+        self._fragments: bytearray | None = None
+        self._frames: list[bytes] = []
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._leaving = False
+        self._code: int | None = None
+        self._reason = ""
+        self.heard = self._loop.time()
+
+    @classmethod
+    async def connect(
+        cls,
+        host: str,
+        port: int,
+        path: str,
+        on_text: Callable[[str], None],
+        on_pong: Callable[[bytes], None],
+        on_closed: Callable[[int | None, str], None],
+        timeout: float | None,
+    ) -> WebSocket:
+        """Open one.
+
+        Its callbacks are called from the first turn of the event loop after this one on.
+
+        :param timeout: seconds for all of it; None: no limit
+        :raises HandshakeRefused: where the server has no WebSocket there
+        :raises OSError: where there is no connection to be had, a ``TimeoutError`` among them
+        """
+        self = cls(on_text, on_pong, on_closed)
+        try:
+            await within(timeout, self._open(host, port, path))
+        except BaseException:
+            self.abort()
+            raise
+        return self
+
+    async def _open(self, host: str, port: int, path: str) -> None:
+        await self._connect(host, port)
+        assert self._transport is not None
+        assert self._opening is not None
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._transport.write(
+            f"GET {path} HTTP/1.1\r\nHost: {where}\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            f"Sec-WebSocket-Key: {self._key.decode()}\r\n\r\n".encode()
+        )
+        await self._opening
+        self._opening = None
+        if self._lost.done():
+            raise ConnectionError("the server hung up")
+        # What came together with the answer.
+        self._loop.call_soon(self._read)
+
+    async def _connect(self, host: str, port: int) -> None:
+        """Connect to the first address of the host that takes it."""
+        failure: OSError | None = None
+        for family, kind, protocol, _, address in await self._addresses(host, port):
+            made = socket.socket(family, kind, protocol)
+            try:
+                made.setblocking(False)
+                await self._loop.sock_connect(made, address)
+                await self._loop.create_connection(lambda: self, sock=made)
+                return
+            except OSError as error:
+                made.close()
+                failure = error
+            except BaseException:
+                made.close()
+                raise
+        raise failure or OSError(f"{host} has no address")
+
+    async def _addresses(self, host: str, port: int) -> list[Any]:
+        try:
+            # An address needs no look-up, which would take a thread.
+            return socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+            )
+        except socket.gaierror:
+            return await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+    # -- sending --------------------------------------------------------------------------------
+
+    def send(self, text: str) -> None:
+        """Send a message at the end of this turn of the event loop; none once it is closed."""
+        self._send(_TEXT, text.encode())
+
+    def ping(self, payload: bytes = b"") -> None:
+        """Ask for a sign of life; the pong comes behind the answers to what was sent before."""
+        self._send(_PING, payload)
+
+    def _send(self, opcode: int, payload: bytes) -> None:
+        if self._leaving:
+            return
+        if not self._frames:
+            self._loop.call_soon(self._flush)
+        self._frames.append(_frame(opcode, payload))
+
+    def _flush(self) -> None:
+        frames, self._frames = self._frames, []
+        if frames and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(frames))
+
+    @property
+    def congested(self) -> bool:
+        """Whether the network has much still to take."""
+        return not self._writable.is_set()
+
+    async def drained(self) -> None:
+        """Wait until it has not, or the connection is over."""
+        await self._writable.wait()
+
+    # -- the end --------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Send what is still to be sent, take leave, and close."""
+        self._leave(_NORMAL)
+        if self._transport is not None:
+            with suppress(TimeoutError):
+                await within(_LEAVE, asyncio.shield(self._lost))
+        self.abort()
+        if self._transport is not None:
+            await self._lost
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._leaving = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _leave(self, code: int) -> None:
+        self._send(_CLOSE, struct.pack("!H", code))
+        self._flush()
+        self._leaving = True
+
+    # -- what asyncio calls ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if self._leaving:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leaving = True
+        self._writable.set()
+        self._lost.set_result(None)
+        if self._opening is None:
+            self._on_closed(self._code, self._reason)
+        elif not self._opening.done():
+            self._opening.set_exception(
+                exc if isinstance(exc, OSError) else ConnectionError("the server hung up")
+            )
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = self._loop.time()
+        self._buffer += data
+        if self._opening is None:
+            self._read()
+        elif not self._opening.done():
+            self._read_answer(self._opening)
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def _read_answer(self, opening: asyncio.Future[None]) -> None:
+        """The server's part of the handshake (RFC 6455, section 4.1)."""
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0 and len(self._buffer) < _MAX_ANSWER:
+            return
+        first, *lines = self._buffer[: max(end, 0)].decode("latin-1").split("\r\n")
+        headers = {
+            name.strip().lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines)
+        }
+        digest = base64.b64encode(hashlib.sha1(self._key + _GUID).digest()).decode()
+        protocol, _, rest = first.partition(" ")
+        if not protocol.startswith("HTTP/1."):
+            opening.set_exception(HandshakeRefused(f"no HTTP: {first[:64]!r}"))
+        elif not rest.startswith("101"):
+            status = int(rest[:3]) if rest[:3].isdigit() else None
+            opening.set_exception(HandshakeRefused(f"no WebSocket: {rest[:64]}", status))
+        elif headers.get("sec-websocket-accept") != digest:
+            opening.set_exception(HandshakeRefused("its answer is that of no WebSocket server"))
+        else:
+            del self._buffer[: end + 4]
+            opening.set_result(None)
+
+    def _read(self) -> None:
+        """Take the whole frames that have come."""
+        buffer = self._buffer
+        have = len(buffer)
+        at = 0
+        while have - at >= 2 and not self._ended:
+            size = buffer[at + 1]
+            start = at + 2
+            if size > 125:
+                wide = 2 if size == 126 else 8
+                start += wide
+                if size > 127 or have < start:
+                    break
+                size = int.from_bytes(buffer[start - wide : start], "big")
+            if size + len(self._fragments or b"") > MAX_MESSAGE:
+                self._fail(_TOO_BIG)
+                return
+            if have < start + size:
+                break
+            self._frame_received(buffer[at], buffer[start : start + size])
+            at = start + size
+        if have - at >= 2 and buffer[at + 1] & _MASKED:
+            self._fail(_PROTOCOL_ERROR)
+        del buffer[:at]
+
+    @property
+    def _ended(self) -> bool:
+        return self._code is not None or self._transport is None or self._transport.is_closing()
+
+    def _frame_received(self, first: int, payload: bytearray) -> None:
+        if first == _TEXT | _LAST and self._fragments is None:
+            self._message_received(payload)
+        elif first in (_TEXT, _CONTINUATION, _CONTINUATION | _LAST):
+            if (first == _TEXT) != (self._fragments is None):
+                self._fail(_PROTOCOL_ERROR)
+                return
+            if self._fragments is None:
+                self._fragments = bytearray()
+            self._fragments += payload
+            if first & _LAST:
+                whole, self._fragments = self._fragments, None
+                self._message_received(whole)
+        elif first == _PING | _LAST:
+            self._send(_PONG, bytes(payload))
+        elif first == _CLOSE | _LAST:
+            self._code = int.from_bytes(payload[:2], "big") if len(payload) > 1 else 1005
+            self._reason = payload[2:].decode(errors="replace")
+            self._leave(_NORMAL)
+            assert self._transport is not None
+            self._transport.close()
+        elif first == _PONG | _LAST:
+            self._on_pong(bytes(payload))
+        else:
+            self._fail(_NOT_TEXT if first & 0x7F == 0x2 else _PROTOCOL_ERROR)
+
+    def _message_received(self, payload: bytearray) -> None:
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError:
+            self._fail(_PROTOCOL_ERROR)
+            return
+        if not self._leaving:
+            self._on_text(text)
+
+    def _fail(self, code: int) -> None:
+        """This is no WebSocket message, or one too large: say so, and hang up."""
+        self._leave(code)
+        if self._transport is not None:
+            self._transport.close()
+
+
+def _frame(opcode: int, payload: bytes) -> bytes:
+    """A whole message in one frame, as a client sends it: masked (RFC 6455, section 5.3)."""
+    size = len(payload)
+    mask = os.urandom(4)
+    stream = (mask * (size // 4 + 1))[:size]
+    masked = int.from_bytes(payload, "big") ^ int.from_bytes(stream, "big")
+    if size < 126:
+        head = bytes((opcode | _LAST, _MASKED | size))
+    elif size < 1 << 16:
+        head = struct.pack("!BBH", opcode | _LAST, _MASKED | 126, size)
+    else:
+        head = struct.pack("!BBQ", opcode | _LAST, _MASKED | 127, size)
+    return head + mask + masked.to_bytes(size, "big")
