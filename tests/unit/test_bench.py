@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "bench"))
 
-from tegabench import chart, cli, machine, table, values
+from tegabench import chart, cli, machine, table, values, wswire
 from tegabench.bench import Bench, Sizes
-from tegabench.client import BadReply, Conversation, drive
+from tegabench.client import BadReply, Conversation, Subscriber, drive
+from tegabench.crowd import Crowd, Tally
+from tegabench.ends import End, side_by_side
 from tegabench.httpwire import Drain, Replies
 from tegabench.process import BenchError, Cores, free_port, in_child, sync_count
 from tegabench.result import Contestant, Result, Sample, Workload, in_series, only
-from tegabench.systems import ovsdb, redis, zookeeper
+from tegabench.systems import mosquitto, nats, ovsdb, redis, zookeeper
 from tegabench.systems.bare import Bare, log_lines
+from tegabench.systems.bare_ws import Echo, Fan
 from tegabench.systems.base import KEYS, committed, expected
-from tegabench.systems.etcd_grpc import Call
+from tegabench.systems.etcd_grpc import Call, Watch
+from tegabench.systems.tega_ws import Session, TegaWs, transaction
 from tegabench.workloads import FAMILIES
 from tegabench.workloads.embedded import Sqlite, append_and_sync, put_in_turn
 from tegabench.workloads.memory import nested_dict
+from tegabench.workloads.notify import judge
 from tegabench.workloads.rates import check, run
 
 
@@ -110,6 +117,11 @@ class TestArithmetic:
         assert found.client_bound("tega")
         assert "| ≥ 5 |" in table.summary([found], [])
 
+    def test_a_client_that_is_measured_too_may_be_busy(self, tmp_path: Path) -> None:
+        busy = Contestant("tega", "tega", lambda: Sample(5, client_cpu=0.95))
+        found = result(Workload("call", "op/s", [busy], client_counts=True), tmp_path)
+        assert not found.client_bound("tega")
+
 
 class TestTable:
     def test_summary(self, tmp_path: Path) -> None:
@@ -186,6 +198,21 @@ REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n"
 
 
+def server_frame(size: int, kind: int = 0x81) -> bytes:
+    """A WebSocket frame as a server sends it."""
+    if size < 126:
+        head = struct.pack(">BB", kind, size)
+    elif size < 1 << 16:
+        head = struct.pack(">BBH", kind, 126, size)
+    else:
+        head = struct.pack(">BBQ", kind, 127, size)
+    return head + bytes(size)
+
+
+def counting(take: Callable[[bytes], list[bytes]]) -> Callable[[bytes], int]:
+    return lambda data: len(take(data))
+
+
 def zookeeper_reply(error: int = 0) -> bytes:
     return struct.pack(">iiqi", 18, 1, 1, error) + b"ab"
 
@@ -199,6 +226,11 @@ class TestFraming:
             (redis.Fixed(b"$2\r\nab\r\n", 4).count, b"$2\r\nxy\r\n$2\r\nzz\r\n", 2),
             (zookeeper.Replies().count, zookeeper_reply() * 3, 3),
             (ovsdb.Replies().count, b'{"id":1,"error":null,"result":[{"count":1},{}]}' * 2, 2),
+            (wswire.Frames().count, b"".join(map(server_frame, (0, 125, 126, 300))), 4),
+            (redis.Lines(b":").count, b":100\r\n" * 3, 3),
+            (counting(nats.Frames().take), b"+OK\r\nPING\r\n+OK\r\n", 2),
+            (counting(nats.Frames().take), b"MSG a 1 4\r\n\r\n\r\n\r\n" * 3, 3),
+            (mosquitto.Packets(0x30).count, b"\x30\x03\0\1a" + b"\x30\x80\x01" + bytes(128), 2),
         ],
     )
     def test_any_chunking(
@@ -215,6 +247,10 @@ class TestFraming:
             (zookeeper.Replies().count, zookeeper_reply(error=-101)),
             (ovsdb.Replies().count, b'{"id":1,"error":null,"result":[{},{"error":"timed out"}]}'),
             (ovsdb.Replies().count, b'{"id":1,"error":"unknown database","result":null}'),
+            (wswire.Frames().count, server_frame(2, kind=0x88)),
+            (redis.Lines(b":").count, b"-ERR\r\n"),
+            (nats.Frames().take, b"-ERR 'Slow Consumer'\r\n"),
+            (mosquitto.Packets(0x30).count, b"\x40\x02\0\1"),
         ],
     )
     def test_a_refusal_is_no_answer(self, count: Callable[[bytes], int], reply: bytes) -> None:
@@ -231,8 +267,37 @@ class TestFraming:
         assert ends == [False] * (len(reply) - 1) + [True]
         assert drain.size == len(reply)
 
+    @pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])
+    def test_what_the_websocket_client_sends(self, size: int) -> None:
+        sent = wswire.frame(bytes(size))
+        assert sent[0] == 0x81
+        assert sent[1] & 0x80, "clients mask"
+        assert sent[:1] + bytes([sent[1] & 0x7F]) + sent[2:] == server_frame(size)[
+            : len(sent) - size - 4
+        ] + bytes(size + 4)
+
+    def test_a_large_message(self) -> None:
+        assert wswire.Frames().take(server_frame(70_000)) == [bytes(70_000)]
+
+    def test_pings_are_answered_and_not_counted(self) -> None:
+        frames = wswire.Frames()
+        assert frames.count(b"\x89\x01!" + server_frame(1)) == 1
+        assert frames.answer() == wswire.frame(b"!", 0x8A)
+        assert frames.answer() == b""
+
+    def test_grpc_watch(self) -> None:
+        watch = Watch(("127.0.0.1", 0), b"/bench/")
+        # A header with a message in it, a watch id, and two events: one message in two frames.
+        message = b"\x0a\x02\x08\x5a\x10\x01" + b"\x5a\x82\x01" + bytes(130) + b"\x5a\0"
+        message = struct.pack(">BI", 0, len(message)) + message
+        stream = b"".join(
+            struct.pack(">I", len(part))[1:] + b"\0\0\0\0\0\1" + part
+            for part in (message[:70], message[70:])
+        )
+        assert sum(watch.feed(stream[i : i + 1])[0] for i in range(len(stream))) == 2
+
     def test_grpc(self) -> None:
-        call = Call(("127.0.0.1", 0), b"Put", lambda serial: bytes(200))
+        call = Call(("127.0.0.1", 0), b"KV/Put", lambda serial: bytes(200))
         assert b"/etcdserverpb.KV/Put" in call.begin(1)
         ping = b"\0\0\x08\x06\0\0\0\0\0" + b"12345678"
         data, trailers = b"\0\0\x01\0\0\0\0\0\x01x", b"\0\0\0\x01\x05\0\0\0\x01"
@@ -261,18 +326,23 @@ class Forgetful(Bare):
         return [values.tag(0, 0, 0)] * KEYS
 
 
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, Sizes(runs=1, seconds=5), peers=[], quiet=True)
+
+
 class TestFloors:
     """The floors, a few operations each, over real sockets and files."""
 
-    @pytest.fixture
-    def bench(self, tmp_path: Path) -> Bench:
-        return Bench(tmp_path, Sizes(runs=1, seconds=5), peers=[], quiet=True)
-
     @pytest.mark.parametrize("in_flight", [1, 64])
-    @pytest.mark.parametrize("kind", ["get", "put"])
-    def test_bare_handler(self, bench: Bench, kind: str, in_flight: int) -> None:
+    @pytest.mark.parametrize(
+        ("floor", "kind"), [(Bare, "get"), (Bare, "put"), (Echo, "put"), (Echo, "tx")]
+    )
+    def test_bare_handlers(
+        self, bench: Bench, floor: type[Bare], kind: str, in_flight: int
+    ) -> None:
         with bench.servers():
-            system = bench.start(Bare)
+            system = bench.start(floor)
             assert system is not None
             timing, server, _ = run(bench, system, kind, in_flight, most=in_flight * 2)
         assert timing.operations >= in_flight * 2
@@ -336,9 +406,174 @@ class TestFloors:
         assert "no port" in bench.notes[0]
 
 
+class Told(Subscriber):
+    """Counts the bytes that it is told; one named "x" is refused."""
+
+    def __init__(self, fan: Fan) -> None:
+        self._listener = fan.subscriber(0)
+
+    def connect(self) -> socket.socket:
+        return self._listener.connect()
+
+    def feed(self, data: bytes) -> tuple[int, bytes]:
+        if b"x" in data:
+            raise BadReply(data)
+        return self._listener.feed(data)
+
+
+class TestCrowd:
+    """Subscribers in a process of their own."""
+
+    @pytest.fixture
+    def fan(self, bench: Bench) -> Iterator[Fan]:
+        with bench.servers():
+            server = bench.start(Fan)
+            assert server is not None
+            yield server
+
+    def test_every_one_is_told_of_everything_in_order(self, fan: Fan) -> None:
+        writers = fan.announcements(64, generation=3)
+        with Crowd([fan.subscriber(number) for number in range(5)], sample=2) as crowd:
+            timing = drive(writers, 5, most=200)
+            tally = crowd.tally(timing.operations)
+        assert list(tally.counts) == [timing.operations] * 5
+        assert tally.last > timing.began
+        assert len(tally.streams) == 2
+        judge(fan, tally, writers, generation=3)
+
+    def test_one_notification_too_many(self, fan: Fan) -> None:
+        with Crowd([fan.subscriber(0)]) as crowd:
+            operations = drive(fan.announcements(1, 1), 5, most=3).operations
+            with pytest.raises(BenchError, match=f"should have got {operations - 1} "):
+                crowd.tally(operations - 1)
+
+    def test_a_wrong_notification_is_told(self, fan: Fan) -> None:
+        with Crowd([Told(fan)]) as crowd:
+            with wswire.connect(fan.address, "/_fan") as sock:
+                wswire.ask(sock, b"x" * 200)
+            with pytest.raises(BenchError, match="bad reply"):
+                crowd.tally(1)
+
+    def test_nobody_to_subscribe_to(self, fan: Fan) -> None:
+        fan.stop()
+        with pytest.raises(BenchError, match="ConnectionRefusedError"), Crowd([Told(fan)]):
+            pass
+
+
+class TestJudge:
+    """What a subscriber of tega got."""
+
+    def stream(self, *told: tuple[int, int, int]) -> bytes:
+        """Of sequence numbers, each with a connection and a serial."""
+        return b"".join(
+            b'NOTIFY\n[{"seq":%d,"instance":%s}]'
+            % (seq, values.document(values.tag(7, connection, serial)))
+            for seq, connection, serial in told
+        )
+
+    def judge(self, stream: bytes) -> None:
+        server = TegaWs(Path(), None)
+        writers = server.announcements(2, generation=7)
+        for writer in writers:
+            writer.done = 2
+        judge(server, Tally([4], 0, 0, [stream]), writers, generation=7)
+
+    def test_all_of_it(self) -> None:
+        self.judge(self.stream((11, 0, 0), (12, 1, 0), (13, 1, 1), (14, 0, 1)))
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            [(11, 0, 0), (12, 1, 0), (13, 1, 1)],
+            [(11, 0, 0), (12, 1, 0), (13, 1, 1), (14, 0, 1), (15, 0, 1)],
+            [(11, 0, 1), (12, 1, 0), (13, 1, 1), (14, 0, 0)],
+        ],
+    )
+    def test_missed_twice_or_turned_round(self, told: list[tuple[int, int, int]]) -> None:
+        with pytest.raises(BenchError, match="missed a write or got it twice"):
+            self.judge(self.stream(*told))
+
+    def test_not_in_the_order_of_commits(self) -> None:
+        told = (11, 0, 0), (13, 1, 0), (12, 1, 1), (14, 0, 1)
+        with pytest.raises(BenchError, match="out of order"):
+            self.judge(self.stream(*told))
+
+
+class TestTegaOverWebSocket:
+    def test_a_refusal_is_no_answer(self) -> None:
+        conversation = TegaWs(Path(), None).conversation("put", 0, 1)
+        answer = b'RESPONSE 0 TX writer ERROR\n{"code":"collision"}'
+        with pytest.raises(BadReply, match="collision"):
+            conversation.feed(bytes((0x81, len(answer))) + answer)
+
+    def test_only_notifications_are_counted(self) -> None:
+        session = Session(("127.0.0.1", 0), "s", [("bench", False)])
+        notify, behind = b"NOTIFY\n[]", b"ERROR behind\n{}"
+        assert session.feed(bytes((0x81, len(notify))) + notify) == (1, b"")
+        with pytest.raises(BadReply, match="behind"):
+            session.feed(bytes((0x81, len(behind))) + behind)
+
+    def test_requests_hold_what_is_looked_up_later(self) -> None:
+        one = transaction("put", 3, 9)(KEYS + 2)
+        ten = transaction("tx", 3, 9)(5)
+        assert one[8:].startswith(b'REQUEST %d TX writer-9-3 -\n{"ops":[{"ope":"PUT"' % (KEYS + 2))
+        operations = json.loads(ten.partition(b"\n")[2])["ops"]
+        assert [op["path"] for op in operations] == [f"bench.c3.k{key}" for key in range(10)]
+        assert {op["instance"]["tag"].encode() for op in operations} == {values.tag(9, 3, 5)}
+
+
+class Sums(End):
+    """Knows the answers itself; after so many calls they are wrong."""
+
+    def __init__(self, right: int) -> None:
+        self._right = right
+
+    async def open(self, address: tuple[str, int], name: str) -> None: ...
+
+    async def serve(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def call(self, a: int, b: int) -> int:
+        await asyncio.sleep(0)
+        self._right -= 1
+        return a + b if self._right >= 0 else -1
+
+
+class TestCalls:
+    @pytest.mark.parametrize("in_flight", [1, 64])
+    def test_calls_are_counted(self, in_flight: int) -> None:
+        timing = asyncio.run(side_by_side(Sums(1_000_000), in_flight, 0.01))
+        assert timing.operations >= in_flight
+        assert len(timing.latencies) == timing.operations
+        assert timing.latencies[0] > 0
+
+    def test_a_wrong_answer_is_found(self) -> None:
+        with pytest.raises(BenchError, match="make -1, says the other end"):
+            asyncio.run(side_by_side(Sums(5), 2, 5))
+
+    def test_what_is_not_installed_is_said(self) -> None:
+        class Absent(Sums):
+            needs = ("tegabench", "absent", "pip install nothing")
+
+        assert Absent.missing() == (
+            "absent of tegabench cannot be imported: pip install nothing"
+        )
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_runs(name: str, tmp_path: Path) -> None:
-    sizes = Sizes(1, 0.02, leaves=2000, siblings=200, commits=130, versions=10)
+    sizes = Sizes(
+        runs=1,
+        seconds=0.02,
+        leaves=2000,
+        siblings=200,
+        commits=130,
+        versions=10,
+        subscribers=3,
+        subscriptions=20,
+        sessions=20,
+    )
     bench = Bench(tmp_path, sizes, peers=[], quiet=True)
     results = cli.measure(bench, [name])
     assert [note for note in bench.notes if "failed" in note] == []

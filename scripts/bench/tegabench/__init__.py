@@ -9,6 +9,9 @@
     systems/     the servers: how each is started, asked and read back
     client       the lean client: closed-loop conversations in one epoll loop
     httpwire     its HTTP side
+    wswire       its WebSocket side
+    crowd        many subscribers, in a process of their own
+    ends         Python at both ends of a remote call
     bare         the bare Tornado server
     process      child processes, cores, CPU time, memory, syncs
     values       what is written: never the same twice

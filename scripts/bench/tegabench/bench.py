@@ -12,19 +12,21 @@ from typing import TypeVar
 
 from tegabench.process import Cores
 from tegabench.result import Result, Workload
-from tegabench.systems.base import Fillable, System
+from tegabench.systems.base import Fillable, Server, System
 from tegabench.systems.etcd import Etcd
 from tegabench.systems.etcd_grpc import EtcdGrpc
+from tegabench.systems.mosquitto import Mosquitto
+from tegabench.systems.nats import Nats
 from tegabench.systems.ovsdb import Ovsdb
 from tegabench.systems.redis import Redis
 from tegabench.systems.tega import Tega
 from tegabench.systems.zookeeper import ZooKeeper
 from tegabench.table import figure
 
-AnySystem = TypeVar("AnySystem", bound=System)
+AnyServer = TypeVar("AnyServer", bound=Server)
 
 #: The peers, in the order of the table.
-PEERS: tuple[type[System], ...] = (Etcd, EtcdGrpc, ZooKeeper, Ovsdb, Redis)
+PEERS: tuple[type[Server], ...] = (Etcd, EtcdGrpc, ZooKeeper, Ovsdb, Redis, Nats, Mosquitto)
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,22 @@ class Sizes:
     commits: int = 100_000
     #: Kept versions, where there are many.
     versions: int = 1000
+    #: That are told of the same writes.
+    subscribers: int = 100
+    #: That have nothing to do with what is written.
+    subscriptions: int = 10_000
+    #: That say nothing.
+    sessions: int = 5000
 
 
-QUICK = Sizes(seconds=0.15, leaves=50_000, siblings=20_000, commits=5_000)
+QUICK = Sizes(
+    seconds=0.15,
+    leaves=50_000,
+    siblings=20_000,
+    commits=5_000,
+    subscriptions=2000,
+    sessions=1000,
+)
 
 
 @dataclass
@@ -54,7 +69,7 @@ class Bench:
     directory: Path
     sizes: Sizes = field(default_factory=Sizes)
     cores: Cores = field(default_factory=Cores)
-    peers: Sequence[type[System]] = PEERS
+    peers: Sequence[type[Server]] = PEERS
     #: Count the syncs of the durable puts too.
     count_syncs: bool = False
     #: For the foot of the table.
@@ -65,7 +80,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self._generations = itertools.count(1)
-        self._running: list[System] = []
+        self._running: list[Server] = []
 
     def generation(self) -> int:
         """A number for the tags of one measurement."""
@@ -88,7 +103,7 @@ class Bench:
         path.mkdir(parents=True)
         return path
 
-    def make(self, cls: type[AnySystem]) -> AnySystem | None:
+    def make(self, cls: type[AnyServer]) -> AnyServer | None:
         """A server that is not started yet; None, and a note, where it is not installed."""
         reason = cls.missing()
         if reason is not None:
@@ -98,12 +113,12 @@ class Bench:
         self._running.append(system)
         return system
 
-    def start(self, cls: type[AnySystem]) -> AnySystem | None:
+    def start(self, cls: type[AnyServer]) -> AnyServer | None:
         """A running server with a first document at every key; None, and a note, without one."""
         system = self.make(cls)
         return system if system is not None and self.launch(system) else None
 
-    def launch(self, system: System) -> bool:
+    def launch(self, system: Server) -> bool:
         """Start a server and write its first documents; a note where that fails."""
         try:
             self.say(f"  {system.title}: start {system.start():.2f} s")
@@ -122,8 +137,8 @@ class Bench:
         return text
 
     def rivals(self) -> list[type[System]]:
-        """tega and the chosen peers."""
-        return [Tega, *self.peers]
+        """tega and the chosen stores."""
+        return [Tega, *[cls for cls in self.peers if issubclass(cls, System)]]
 
     def fillable(self) -> list[type[Fillable]]:
         """Those that can be loaded with many small leaves."""

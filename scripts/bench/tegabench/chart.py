@@ -11,7 +11,7 @@ from typing import Any
 
 from tegabench.result import NOISE, Result
 
-_MARKS = "oDs^vPX<>*h"
+_MARKS = "oDs^vPX<>*hpd"
 
 
 def draw(results: Sequence[Result], path: Path) -> str | None:

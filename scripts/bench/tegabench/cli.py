@@ -117,7 +117,7 @@ def measure(bench: Bench, families: Sequence[str]) -> list[Result]:
 def _list() -> None:
     print("workloads")
     for name, family in FAMILIES.items():
-        print(f"  {name:10} {(family.__doc__ or '').splitlines()[0]}")
+        print(f"  {name:13} {(family.__doc__ or '').splitlines()[0]}")
     print("peers")
     for cls in PEERS:
         print(f"  {cls.name:10} {cls.title}: {cls.missing() or 'found'}")

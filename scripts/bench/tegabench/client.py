@@ -11,6 +11,7 @@ import gc
 import select
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -85,6 +86,22 @@ class Conversation:
         return self.done == self._asked
 
 
+class Subscriber(ABC):
+    """A connection that is told things and asks nothing: how it begins, and what is counted."""
+
+    @abstractmethod
+    def connect(self) -> socket.socket:
+        """Open the connection and subscribe; the subscription holds when this returns."""
+
+    @abstractmethod
+    def feed(self, data: bytes) -> tuple[int, bytes]:
+        """Take what has arrived.
+
+        :returns: how many notifications ended, and what must be sent back
+        :raises BadReply: for anything else
+        """
+
+
 @dataclass(frozen=True)
 class Timing:
     """What one run of the client measured."""
@@ -95,6 +112,8 @@ class Timing:
     latencies: Sequence[float]
     #: CPU time of the client over wall time.
     client_cpu: float
+    #: By ``time.perf_counter``, which all processes share.
+    began: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -185,4 +204,4 @@ def _loop(
     wall = now - start
     share = (time.process_time() - cpu) / wall
     latencies.sort()
-    return Timing(len(latencies), wall, latencies, share)
+    return Timing(len(latencies), wall, latencies, share, start)

@@ -6,6 +6,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -61,10 +62,20 @@ def pin(cores: frozenset[int] | None) -> None:
         os.sched_setaffinity(0, cores)
 
 
+def allow_files() -> None:
+    """Let this process open as many files as it may."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 class Process:
     """A server under measurement; its output goes to a file beside its data."""
 
     def __init__(self, command: list[str], log: Path, cores: frozenset[int] | None) -> None:
+        def prepare() -> None:
+            pin(cores)
+            allow_files()
+
         self._log = log
         path = os.pathsep.join([str(HERE), str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
         with log.open("ab") as output:
@@ -76,7 +87,7 @@ class Process:
                 env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
                 cwd=log.parent,
                 # Before exec: Go and Java size their thread pools by what they see at start.
-                preexec_fn=lambda: pin(cores),
+                preexec_fn=prepare,
             )
         self.pid = self._process.pid
 

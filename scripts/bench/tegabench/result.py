@@ -80,6 +80,8 @@ class Workload:
     limit_title: str = ""
     limit: Limit = only
     higher_is_better: bool = True
+    #: The client is part of what is measured, so it may well be what limits it.
+    client_counts: bool = False
     #: Measured once: it takes long and hardly varies.
     once: bool = False
 
@@ -124,5 +126,7 @@ class Result:
 
     def client_bound(self, title: str) -> bool:
         """Whether the client may have been what limited this contestant."""
+        if self.workload.client_counts:
+            return False
         shares = [s.client_cpu for s in self.samples.get(title, []) if s.client_cpu is not None]
         return bool(shares) and statistics.median(shares) > BUSY

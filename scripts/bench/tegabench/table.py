@@ -114,8 +114,8 @@ def document(
     guide = [
         f"Medians of {runs} interleaved runs. Beside a peer's figure stands how many times better "
         f"tega is (below 1: worse); differences under {NOISE} times are the noise of the machine.",
-        "In flight: HTTP (and gRPC) uses one connection for each operation in flight, the native "
-        "protocols of the peers 8 connections with 8 operations each.",
+        "In flight: HTTP (and gRPC) uses one connection for each operation in flight, WebSockets "
+        "and the native protocols of the peers 8 connections with 8 operations each.",
         "Every write carries a value never written before, and after each run what was "
         "acknowledged is looked up in the server.",
         *[f"Limit, {limit}: {'; '.join(titles)}." for limit, titles in limits.items()],

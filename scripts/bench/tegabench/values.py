@@ -8,6 +8,7 @@ at all, and the tag is how a write is recognised afterwards.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 _BEFORE = (
@@ -18,6 +19,9 @@ _AFTER = b'"}'
 
 #: Bytes of a tag, so that every document has the same length.
 TAG = 22
+
+#: Finds the tags in what was received: generation, connection and serial.
+TAGS = re.compile(rb"(\d{6})-(\d{4})-(\d{10})")
 
 #: Bytes of a document.
 SIZE = len(_BEFORE) + TAG + len(_AFTER)

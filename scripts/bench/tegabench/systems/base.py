@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from tegabench import values
-from tegabench.client import Conversation, drive
+from tegabench.client import Conversation, Subscriber, drive
 from tegabench.process import BenchError, Process, free_port
 
 #: A limit is the bare machine or library; tega is what this is about; a peer is another store.
@@ -28,15 +29,13 @@ BATCH = 10
 CONNECTIONS = 64
 
 
-class System(ABC):
+class Server(ABC):
     """A server, started for this run on 127.0.0.1 with its data in ``directory``."""
 
     #: For the command line and the file system.
     name: ClassVar[str]
     #: For people.
     title: ClassVar[str]
-    #: What makes its acknowledged writes durable.
-    durable: ClassVar[str]
     role: ClassVar[Role] = "peer"
     #: Whether one connection can have several requests under way.
     pipelined: ClassVar[bool] = True
@@ -60,24 +59,8 @@ class System(ABC):
     def ready(self) -> bool:
         """Whether it answers; OSError while nobody listens."""
 
-    @abstractmethod
-    def prepare(self) -> None:
-        """Write a first document at every key."""
-
-    @abstractmethod
-    def conversation(self, kind: Kind, connection: int, generation: int) -> Conversation:
-        """Operations of one kind on the keys of one connection.
-
-        :param generation: of the tags that are written
-        """
-
-    @abstractmethod
-    def tags(self, connection: int) -> list[bytes]:
-        """The tags of the documents that the server holds for that connection, key by key."""
-
-    def revision(self) -> int | None:
-        """How many commits of documents it counts so far; None where it does not count."""
-        return None
+    def prepare(self) -> None:  # noqa: B027 - most that keep nothing need none
+        """Make it ready to be measured, once it runs."""
 
     @property
     def process(self) -> Process:
@@ -114,13 +97,65 @@ class System(ABC):
         self.process.kill()
         self._process = None
 
-    def conversations(self, kind: Kind, in_flight: int, generation: int) -> list[Conversation]:
-        """So many operations in flight: over up to 8 connections where one carries several."""
+    def spread(self, make: Callable[[int], Conversation], in_flight: int) -> list[Conversation]:
+        """So many operations in flight: over up to 8 connections where one carries several.
+
+        :param make: gives the conversation of a connection, by its number
+        """
         connections = min(in_flight, 8) if self.pipelined else in_flight
-        made = [self.conversation(kind, c, generation) for c in range(connections)]
+        made = [make(connection) for connection in range(connections)]
         for conversation in made:
             conversation.depth = in_flight // connections
         return made
+
+
+class System(Server):
+    """A store."""
+
+    #: What makes its acknowledged writes durable.
+    durable: ClassVar[str]
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Write a first document at every key."""
+
+    @abstractmethod
+    def conversation(self, kind: Kind, connection: int, generation: int) -> Conversation:
+        """Operations of one kind on the keys of one connection.
+
+        :param generation: of the tags that are written
+        """
+
+    @abstractmethod
+    def tags(self, connection: int) -> list[bytes]:
+        """The tags of the documents that the server holds for that connection, key by key."""
+
+    def revision(self) -> int | None:
+        """How many commits of documents it counts so far; None where it does not count."""
+        return None
+
+    def conversations(self, kind: Kind, in_flight: int, generation: int) -> list[Conversation]:
+        """So many operations in flight, each connection on keys of its own."""
+        return self.spread(lambda c: self.conversation(kind, c, generation), in_flight)
+
+
+class Announcer(Server):
+    """A server that tells its subscribers what was written or published."""
+
+    #: Whether what it tells was written durably before.
+    tells_durable: ClassVar[bool] = True
+    #: Whether it tells only that there was a write, and where.
+    event_only: ClassVar[bool] = False
+    #: Finds in what a subscriber got the numbers that must rise.
+    order: ClassVar[re.Pattern[bytes] | None] = None
+
+    @abstractmethod
+    def announcements(self, in_flight: int, generation: int) -> list[Conversation]:
+        """Operations each of which is one notification for every subscriber."""
+
+    @abstractmethod
+    def subscriber(self, number: int) -> Subscriber:
+        """One that is told of all announcements."""
 
 
 class Fillable(System):

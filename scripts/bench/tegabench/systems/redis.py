@@ -8,15 +8,18 @@ import socket
 from collections.abc import Callable
 
 from tegabench import values
-from tegabench.client import BadReply, Conversation
-from tegabench.httpwire import connector
-from tegabench.systems.base import BATCH, CONNECTIONS, KEYS, Fillable, Kind
+from tegabench.client import BadReply, Conversation, Subscriber
+from tegabench.httpwire import Address, connector
+from tegabench.systems.base import BATCH, CONNECTIONS, KEYS, Announcer, Fillable, Kind
 
 
 def command(*words: bytes) -> bytes:
     """A command as RESP."""
     parts = [b"$%d\r\n%s\r\n" % (len(word), word) for word in words]
     return b"*%d\r\n" % len(words) + b"".join(parts)
+
+
+_CHANNEL = b"bench"
 
 
 class Fixed:
@@ -42,11 +45,48 @@ class Fixed:
         return whole
 
 
-class Redis(Fillable):
+class Lines:
+    """Frames replies of one line each, all with one beginning."""
+
+    def __init__(self, start: bytes) -> None:
+        self._start = start
+        self._buffer = b""
+
+    def count(self, data: bytes) -> int:
+        """How many whole replies these bytes end."""
+        *lines, self._buffer = (self._buffer + data).split(b"\r\n")
+        for line in lines:
+            if not line.startswith(self._start):
+                raise BadReply(line)
+        return len(lines)
+
+
+class Listener(Subscriber):
+    """A connection that has subscribed to the channel."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        message = b"*3\r\n$7\r\nmessage\r\n$5\r\nbench\r\n$%d\r\n" % values.SIZE
+        self._messages = Fixed(message + bytes(values.SIZE) + b"\r\n", len(message))
+
+    def connect(self) -> socket.socket:
+        sock = socket.create_connection(self._address, 10)
+        sock.sendall(command(b"SUBSCRIBE", _CHANNEL))
+        answer = sock.recv(1024)
+        if not answer.startswith(b"*3\r\n$9\r\nsubscribe"):
+            raise BadReply(answer)
+        return sock
+
+    def feed(self, data: bytes) -> tuple[int, bytes]:
+        return self._messages.count(data), b""
+
+
+class Redis(Fillable, Announcer):
     """One server with an append-only file."""
 
     name = "redis"
     title = "Redis"
+    tells_durable = False
     durable = "appendfsync always: one fdatasync before the answers of a turn of its loop"
 
     @classmethod
@@ -62,6 +102,8 @@ class Redis(Fillable):
             *("--save", "", "--daemonize", "no", "--loglevel", "warning"),
             # A rewrite of the log in the middle would be measured too.
             *("--auto-aof-rewrite-percentage", "0"),
+            # It would disconnect subscribers that are behind.
+            *("--client-output-buffer-limit", "pubsub 0 0 0"),
         ]
 
     def ready(self) -> bool:
@@ -101,6 +143,21 @@ class Redis(Fillable):
             return Conversation(connect, put, Fixed(b"+OK\r\n").count)
         reply = b"+OK\r\n" + b"+QUEUED\r\n" * BATCH + b"*%d\r\n" % BATCH + b"+OK\r\n" * BATCH
         return Conversation(connect, transaction, Fixed(reply).count)
+
+    def announcements(self, in_flight: int, generation: int) -> list[Conversation]:
+        """PUBLISH, which stores nothing."""
+
+        def make(connection: int) -> Conversation:
+            def publish(serial: int) -> bytes:
+                document = values.document(values.tag(generation, connection, serial))
+                return command(b"PUBLISH", _CHANNEL, document)
+
+            return Conversation(connector(self.address), publish, Lines(b":").count)
+
+        return self.spread(make, in_flight)
+
+    def subscriber(self, number: int) -> Subscriber:
+        return Listener(self.address)
 
     def tags(self, connection: int) -> list[bytes]:
         held = self._get_all([_key(connection, number) for number in range(KEYS)])

@@ -10,16 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tegabench import values
-from tegabench.client import BadReply, Conversation
-from tegabench.systems.base import BATCH, CONNECTIONS, KEYS, Fillable, Kind
+from tegabench.client import BadReply, Conversation, Subscriber
+from tegabench.httpwire import Address
+from tegabench.systems.base import BATCH, CONNECTIONS, KEYS, Announcer, Fillable, Kind
 
 _JAR = Path("/usr/share/java/zookeeper.jar")
 _MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 
-_CREATE, _GET, _SET, _MULTI = 1, 4, 5, 14
+_CREATE, _GET, _SET, _MULTI, _ADD_WATCH = 1, 4, 5, 14, 106
 
 #: Seconds after which a probe of a server that is starting gives up.
 _PROBE = 0.2
+
+#: A watch that stays, on a node and all below it.
+_PERSISTENT_RECURSIVE = 1
 
 #: Anybody may do anything: permissions 31 for world:anyone.
 _OPEN_ACL = struct.pack(">ii", 1, 31) + b"\0\0\0\x05world" + b"\0\0\0\x06anyone"
@@ -80,12 +84,33 @@ class Replies:
         return len(self.take(data))
 
 
-class ZooKeeper(Fillable):
+class Watch(Subscriber):
+    """A session with a watch on everything that is measured."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._replies = Replies()
+
+    def connect(self) -> socket.socket:
+        sock = _connect(self._address)
+        body = _buffer(b"/bench") + struct.pack(">i", _PERSISTENT_RECURSIVE)
+        sock.sendall(_frame(1, _ADD_WATCH, body))
+        while not self._replies.count(sock.recv(1024)):
+            pass
+        return sock
+
+    def feed(self, data: bytes) -> tuple[int, bytes]:
+        # An event is framed like a reply.
+        return self._replies.count(data), b""
+
+
+class ZooKeeper(Fillable, Announcer):
     """One server in standalone mode."""
 
     name = "zookeeper"
     title = "ZooKeeper"
     durable = "forceSync: its log is synced before the answers of a group of requests"
+    event_only = True
 
     @classmethod
     def missing(cls) -> str | None:
@@ -104,7 +129,7 @@ class ZooKeeper(Fillable):
         return ["java", *size, "-cp", str(_JAR), _MAIN, str(settings)]
 
     def ready(self) -> bool:
-        with self._connect(_PROBE):
+        with _connect(self.address, _PROBE):
             return True
 
     def prepare(self) -> None:
@@ -133,7 +158,13 @@ class ZooKeeper(Fillable):
             return _frame(serial, _MULTI, _multi(_SET, [_set(k, value) for k in keys[:BATCH]]))
 
         ask = {"get": get, "put": put, "tx": transaction}[kind]
-        return Conversation(self._connect, ask, Replies().count)
+        return Conversation(lambda: _connect(self.address), ask, Replies().count)
+
+    def announcements(self, in_flight: int, generation: int) -> list[Conversation]:
+        return self.conversations("put", in_flight, generation)
+
+    def subscriber(self, number: int) -> Subscriber:
+        return Watch(self.address)
 
     def tags(self, connection: int) -> list[bytes]:
         held = self._call(_GET, [_get(_key(connection, number)) for number in range(KEYS)])
@@ -154,7 +185,7 @@ class ZooKeeper(Fillable):
             kind, record = (_CREATE, _create) if new else (_SET, _set)
             return _frame(serial, kind, record(_leaf(number), b"%d" % value))
 
-        return Conversation(self._connect, request, Replies().count)
+        return Conversation(lambda: _connect(self.address), request, Replies().count)
 
     def commits(self, count: int, wide: bool) -> None:
         self._call(_CREATE, [_create(b"/restart", b"")])
@@ -176,23 +207,11 @@ class ZooKeeper(Fillable):
             found += [int(_data(body)) for body in held]
         return found
 
-    def _connect(self, patience: float = 10.0) -> socket.socket:
-        sock = socket.create_connection(self.address, patience)
-        try:
-            sock.sendall(_buffer(_HELLO))
-            # While it starts it may close the connection, or leave it without an answer.
-            if len(sock.recv(1024)) < 40:
-                raise ConnectionResetError("no session yet")
-        except OSError:
-            sock.close()
-            raise
-        return sock
-
     def _call(self, kind: int, bodies: list[bytes], patience: float = 10.0) -> list[bytes]:
         """Requests outside the measurement, all sent at once; their replies."""
         replies = Replies()
         found: list[bytes] = []
-        with self._connect(patience) as sock:
+        with _connect(self.address, patience) as sock:
             sock.settimeout(60)
             sock.sendall(b"".join([_frame(n, kind, body) for n, body in enumerate(bodies)]))
             while len(found) < len(bodies):
@@ -201,6 +220,20 @@ class ZooKeeper(Fillable):
                     raise ConnectionResetError("the server closed the connection")
                 found += replies.take(data)
         return found
+
+
+def _connect(address: Address, patience: float = 10.0) -> socket.socket:
+    """Open a session."""
+    sock = socket.create_connection(address, patience)
+    try:
+        sock.sendall(_buffer(_HELLO))
+        # While it starts it may close the connection, or leave it without an answer.
+        if len(sock.recv(1024)) < 40:
+            raise ConnectionResetError("no session yet")
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _key(connection: int, number: int) -> bytes:

@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 
 from tegabench.bench import Bench
 from tegabench.result import Workload
-from tegabench.workloads import embedded, memory, rates, restart, scale, stall
+from tegabench.workloads import (
+    embedded,
+    memory,
+    notify,
+    rates,
+    restart,
+    rpc,
+    scale,
+    sessions,
+    stall,
+)
 
 FAMILIES: Mapping[str, Callable[[Bench], Iterator[Workload]]] = {
     "get": rates.gets,
@@ -22,4 +32,9 @@ FAMILIES: Mapping[str, Callable[[Bench], Iterator[Workload]]] = {
     "restart": restart.restart,
     "scale": scale.scale,
     "stall": stall.stall,
+    "ws_tx": rates.ws_transactions,
+    "notify": notify.notify,
+    "rpc": rpc.rpc,
+    "subscriptions": sessions.subscriptions,
+    "sessions": sessions.sessions,
 }

@@ -1,79 +1,98 @@
-"""Gets, durable puts and transactions of ten puts: one client, and 64 operations in flight."""
+"""Gets, durable puts and transactions of ten puts: one operation in flight, and 64."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from tegabench.bench import Bench
 from tegabench.client import Conversation, Timing, drive
 from tegabench.process import BenchError, count_syncs, in_child
-from tegabench.result import Contestant, Limit, Sample, Workload, in_series, only
+from tegabench.result import Contestant, Limit, Sample, Workload, in_series
 from tegabench.systems.bare import Bare
+from tegabench.systems.bare_ws import Echo
 from tegabench.systems.base import BATCH, CONNECTIONS, Kind, System, expected
+from tegabench.systems.etcd import Etcd
+from tegabench.systems.tega import Tega
+from tegabench.systems.tega_ws import TegaWs
 from tegabench.workloads.embedded import append_and_sync
 
-_HANDLER = Bare.title
-_SYNC = "append and fdatasync"
+#: One put after another on the bare disk.
+SYNC = "append and fdatasync"
 
 #: Round trips of a transaction over REST: begin, the puts, commit.
 TRIPS = BATCH + 2
 
-_TITLES: Mapping[Kind, str] = {
-    "get": "REST get",
-    "put": "REST durable put",
-    "tx": f"{BATCH} puts as one transaction, {TRIPS} REST round trips (2017's way)",
-}
-
 
 def gets(bench: Bench) -> Iterator[Workload]:
     """One document of 200 bytes read."""
-    yield from _rates(bench, "get")
+    yield from _rates(bench, _start(bench, Bare, *bench.rivals()), Bare, "get", "REST get")
 
 
 def puts(bench: Bench) -> Iterator[Workload]:
     """One document of 200 bytes written durably."""
-    yield from _rates(bench, "put")
-
-
-def transactions(bench: Bench) -> Iterator[Workload]:
-    """Ten documents written durably as one transaction."""
-    yield from _rates(bench, "tx")
-
-
-def _rates(bench: Bench, kind: Kind) -> Iterator[Workload]:
-    classes: list[type[System]] = [Bare, *bench.rivals()]
-    systems = [system for cls in classes if (system := bench.start(cls)) is not None]
-    for in_flight in (1, CONNECTIONS):
-        contestants = [_contestant(bench, system, kind, in_flight) for system in systems]
-        if kind != "get" and in_flight == 1:
-            contestants.append(Contestant(_SYNC, "limit", lambda: sync_floor(bench)))
-        limit, limit_title = _limit(kind, in_flight)
-        title = f"{_TITLES[kind]}, {in_flight} in flight"
-        yield Workload(title, "op/s", contestants, limit_title, limit)
-    if kind == "put" and bench.count_syncs:
+    systems = _start(bench, Bare, *bench.rivals())
+    yield from _rates(bench, systems, Bare, "put", "REST durable put")
+    if bench.count_syncs:
         for system in systems:
             if not isinstance(system, Bare):
                 _note_syncs(bench, system)
 
 
-def _limit(kind: Kind, in_flight: int) -> tuple[Limit, str]:
-    trips = TRIPS if kind == "tx" else 1
-    handler = _HANDLER if trips == 1 else f"{trips} x {_HANDLER}"
-    if kind == "get":
-        return only, handler
-    if in_flight > 1:
-        return lambda rates: rates[_HANDLER] / trips, handler
-    return (
-        lambda rates: in_series(rates[_HANDLER] / trips, rates[_SYNC]),
-        f"{handler} and one fdatasync in series",
-    )
+def transactions(bench: Bench) -> Iterator[Workload]:
+    """Ten documents written durably as one transaction over REST."""
+    title = f"{BATCH} puts as one transaction, {TRIPS} REST round trips (2017's way)"
+    yield from _rates(bench, _start(bench, Bare, *bench.rivals()), Bare, "tx", title, TRIPS)
 
 
-def _contestant(bench: Bench, system: System, kind: Kind, in_flight: int) -> Contestant:
+def ws_transactions(bench: Bench) -> Iterator[Workload]:
+    """One document, and ten, written durably with one request over a WebSocket."""
+    # REST and the gateway of etcd stand beside each other above.
+    peers = [cls for cls in bench.rivals() if cls not in (Tega, Etcd)]
+    systems = _start(bench, Echo, TegaWs, *peers)
+    yield from _rates(bench, systems, Echo, "put", "WebSocket TX of one durable put")
+    yield from _rates(bench, systems, Echo, "tx", f"WebSocket TX of {BATCH} durable puts")
+
+
+def _start(bench: Bench, *classes: type[System]) -> list[System]:
+    return [system for cls in classes if (system := bench.start(cls)) is not None]
+
+
+def _rates(
+    bench: Bench,
+    systems: Sequence[System],
+    floor: type[Bare],
+    kind: Kind,
+    title: str,
+    trips: int = 1,
+) -> Iterator[Workload]:
+    """One operation in flight, and 64.
+
+    :param floor: the system that is the limit
+    :param trips: round trips of an operation
+    """
+    for in_flight in (1, CONNECTIONS):
+        contestants = [_contestant(bench, system, kind, in_flight, trips) for system in systems]
+        limit_title = floor.title if trips == 1 else f"{trips} x {floor.title}"
+        limit: Limit = partial(_in_turn, floor.title, trips)
+        if kind != "get" and in_flight == 1:
+            contestants.append(Contestant(SYNC, "limit", partial(sync_floor, bench)))
+            limit_title += " and one fdatasync in series"
+        yield Workload(f"{title}, {in_flight} in flight", "op/s", contestants, limit_title, limit)
+
+
+def _in_turn(floor: str, trips: int, rates: Mapping[str, float]) -> float:
+    """The rate of so many round trips, and of a sync after them where one was measured."""
+    sync = [rates[SYNC]] if SYNC in rates else []
+    return in_series(rates[floor] / trips, *sync)
+
+
+def _contestant(
+    bench: Bench, system: System, kind: Kind, in_flight: int, trips: int
+) -> Contestant:
     # The bare handler answers each of a transaction's round trips alike.
-    asked: Kind = "put" if system.role == "limit" and kind == "tx" else kind
-    measure = warmed(bench, system, asked, in_flight)
-    return Contestant(system.title, system.role, measure)
+    asked: Kind = "put" if system.role == "limit" and trips > 1 else kind
+    return Contestant(system.title, system.role, warmed(bench, system, asked, in_flight))
 
 
 def warmed(bench: Bench, system: System, kind: Kind, in_flight: int) -> Callable[[], Sample]:
