@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from tega.paths import MAX_KEY, check_key, dotted
+from tega.paths import Path, check_key, dotted
 from tega.store.ephemeral import tops
 from tega.store.history import MAX_IDS, Root, State
-from tega.store.node import ABSENT, Content, MaybeContent, Node, mark_of, thaw, walk
+from tega.store.node import (
+    ABSENT,
+    Content,
+    Node,
+    base_of,
+    mark_of,
+    thaw,
+    version_of,
+)
 from tega.strictjson import dumps, loads
 
 
@@ -38,30 +46,35 @@ def _check_ephemerals(state: State) -> None:
 def _check_root(root: Root) -> None:
     expected = range(root.first, root.version)
     assert sorted(root.old) == list(expected), f"old versions of {root.name} have a gap"
+    # What versions share is walked once.
+    seen: set[tuple[int, int]] = set()
     for version in (*expected, root.version):
-        _check_content(root.name, version, root.at(version))
+        content = root.at(version)
+        if content is not ABSENT:
+            own = version_of(content, version)
+            assert own == version, f"root {root.name} has version {own} in version {version}"
+            _check_content(content, own, (root.name,), version, seen)
 
 
-def _check_content(name: str, version: int, content: MaybeContent) -> None:
-    if content is ABSENT:
+def _check_content(
+    content: Content, own: int, path: Path, version: int, seen: set[tuple[int, int]]
+) -> None:
+    where = f"{dotted(path)} in version {version}"
+    check_key(path[-1])
+    _check_mark(where, content)
+    if type(content) is not Node:
+        value = thaw(content)
+        assert not isinstance(value, dict | list), f"{where} holds a {type(value).__name__}"
+        assert dumps(loads(dumps(value))) == dumps(value), f"{where} is not JSON"
         return
-    above: dict[tuple[str, ...], int] = {}
-    for path, node, own in walk(content, version, (name,)):
-        where = f"{dotted(path)} in version {version}"
-        parent = above.get(path[:-1], version)
-        assert 0 <= own <= parent, f"{where} has version {own}, its parent {parent}"
-        if len(path) == 1:
-            assert own == version, f"root {where} has version {own}"
-        for key in path[-1:]:
-            check_key(key)
-            assert len(key.encode()) <= MAX_KEY
-        _check_mark(where, node)
-        if type(node) is Node:
-            above[path] = own
-        else:
-            value = thaw(node)
-            assert not isinstance(value, dict | list), f"{where} holds a {type(value).__name__}"
-            assert dumps(loads(dumps(value))) == dumps(value), f"{where} is not JSON"
+    if (id(content), own) in seen:
+        return
+    seen.add((id(content), own))
+    base = base_of(content, own)
+    for key, child in content.children.items():
+        found = version_of(child, base)
+        assert 0 <= found <= own, f"{where} has version {own}, {key} in it {found}"
+        _check_content(child, found, (*path, key), version, seen)
 
 
 def _check_mark(where: str, content: Content) -> None:
