@@ -87,7 +87,9 @@ class Pending:
         if self._error is not None:
             # Many may be told of the same failure: its traceback must not grow with each of them.
             raise self._error.with_traceback(None)
-        assert self._result is not None
+        if self._result is None:
+            assert self.commit is not None
+            self._result = self.commit.result()
         return self._result
 
 
@@ -234,7 +236,7 @@ class Database:
             )
         except TegaError as error:
             return Pending(staged, None, error)
-        return Pending(staged, commit.result(), None, commit)
+        return Pending(staged, None, None, commit)
 
     def flush(self) -> None:
         """Write, sync and publish all that was submitted, and settle it."""

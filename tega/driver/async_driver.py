@@ -282,8 +282,8 @@ class AsyncDriver(Management[Awaitable[Managed]]):
     async def serve(self, path: str, func: Callable[..., Any]) -> None:
         """Offer a function at a dotted path, until `unserve` or the end of the session.
 
-        Calls run beside each other: a coroutine function on this event loop, any other in a
-        thread. What it raises, the caller gets as an error.
+        Calls run beside each other: a coroutine function on this event loop, any other in one of
+        32 threads, which it keeps until it returns. What it raises, the caller gets as an error.
 
         :param func: a function, or a `Func` with bound arguments
         :raises CRUDException: where it cannot stand there

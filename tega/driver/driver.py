@@ -347,7 +347,8 @@ class Driver(Management[Managed]):
         """Offer a function at a dotted path, for as long as the session lasts.
 
         Calls run beside each other: a coroutine function on the session's event loop, any other in
-        a thread. What it raises, the caller gets as an error.
+        one of 32 threads, which it keeps until it returns. What it raises, the caller gets as an
+        error.
 
         :param func: a function, or a `Func` with bound arguments
         :raises SubscriptionException: where the session does not run

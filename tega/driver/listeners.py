@@ -105,10 +105,6 @@ class Noted(msgspec.Struct, gc=False, eq=False):
         )
 
 
-#: What makes a value of what waits, when its turn comes.
-Made = Callable[[], T]
-
-
 class Listener:
     """What waits for somebody to read it.
 

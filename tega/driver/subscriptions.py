@@ -288,6 +288,10 @@ class Subscriptions:
             notes = _decode_notes(message.body)
         except (msgspec.MsgspecError, ValueError) as error:
             raise Malformed(f"NOTIFY: {error}") from None
+        if len(notes) > 1:
+            for note in notes:
+                # One that waits to be read must not keep all the others.
+                note.instance = note.instance.copy()
         told = [(note, _path_of(note)) for note in notes]
         resyncing, self._resyncing = self._resyncing, None
         if resyncing is not None:

@@ -238,7 +238,7 @@ def replay(
         draft.touch(path)
     if draft.versions != versions:
         raise Malformed(f"the commit makes versions {draft.versions}, it says {dict(versions)}")
-    return draft.next_state(Result(seq, immutables.Map(versions)), chains, maxlen, txid)
+    return draft.next_state(seq, chains, maxlen, txid)
 
 
 class Draft:
@@ -447,7 +447,7 @@ class Draft:
             rolled_back,
             self._touched() if self.transient else (),
         )
-        return self.next_state(commit.result(), chains, maxlen, txid), commit
+        return self.next_state(commit.seq, chains, maxlen, txid), commit
 
     def _touched(self) -> tuple[Path, ...]:
         """The lowest lasting containers above ephemeral changes, below the roots."""
@@ -459,7 +459,7 @@ class Draft:
         return tuple(dict.fromkeys([path for path in parents if len(path) > 1]))
 
     def next_state(
-        self, result: Result, chains: Mapping[str, str], maxlen: int, txid: str | None
+        self, seq: int, chains: Mapping[str, str], maxlen: int, txid: str | None
     ) -> State:
         """The state after the draft, with sequence number and chains given."""
         before = self.state
@@ -471,8 +471,10 @@ class Draft:
             else:
                 root = root.next(content, chains[name], maxlen)
             roots = roots.set(name, root)
-        ids = before.ids if txid is None else before.ids.add(txid, result)
-        return State(before.life, result.seq, roots, ids, self.ephemerals)
+        ids = before.ids
+        if txid is not None:
+            ids = ids.add(txid, Result(seq, immutables.Map(self.versions)))
+        return State(before.life, seq, roots, ids, self.ephemerals)
 
     def _chain(self, name: str, time: str) -> str:
         root = self.state.roots.get(name)

@@ -110,6 +110,9 @@ class ServerSession(Feed):
         if isinstance(message, Request):
             self._answer_error(message, error)
             return
+        if isinstance(message, Subscribe):
+            # So that the client knows which of its subscriptions it has not.
+            error.details.update(path=message.path, regex_flag=message.regex)
         self.refuse(error)
 
     def refuse(self, error: TegaError) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import subprocess
 import sys
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +18,7 @@ from urllib.parse import urlencode
 from service import ROOT, Service, check
 
 from tega import idb, paths
-from tega.driver import CRUDException, Driver, TransactionException
+from tega.driver import AsyncDriver, CRUDException, Driver, TransactionException
 from tega.errors import TegaError
 from tega.leaf import Node
 
@@ -278,6 +280,79 @@ class ByDriver(_Served):
             assert driver.ss()[:2] == (200, "OK")
 
 
+class ByAsyncDriver(_Served):
+    """Its event loop runs in a thread, as long as the server does."""
+
+    driver: AsyncDriver
+
+    def start(self) -> None:
+        super().start()
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        # One for each open transaction.
+        self.within: dict[str, AsyncDriver] = {}
+        self.driver = AsyncDriver("127.0.0.1", self.service.port)
+        self._do(self.driver.connect())
+
+    def stop(self) -> None:
+        self._do(self.driver.close())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+        super().stop()
+
+    def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+        except (CRUDException, TransactionException) as error:
+            raise Refusal(error.status, error.message) from error
+
+    def put(
+        self, path: str, value: Any, version: int | None = None, txid: str | None = None
+    ) -> None:
+        driver = self.driver if txid is None else self.within[txid]
+        self._do(driver.put(value, version, path=path))
+
+    def get(self, path: str, version: int | None = None) -> Any:
+        return self._do(self.driver.get(path, version, python_dict=True))
+
+    def match(self, pattern: str) -> dict[str, tuple[Any, Any]]:
+        found = self._do(self.driver.get(pattern, python_dict=True, regex_flag=True))
+        return {path: (one["groups"], one["instance"]) for path, one in found.items()}
+
+    def delete(self, path: str, version: int | None = None, txid: str | None = None) -> None:
+        driver = self.driver if txid is None else self.within[txid]
+        self._do(driver.delete(path, version))
+
+    def begin(self) -> str:
+        driver = AsyncDriver("127.0.0.1", self.service.port)
+        txid: str = self._do(driver.begin())
+        self.within[txid] = driver
+        return txid
+
+    def candidate(self, txid: str) -> dict[str, Any]:
+        return _plain_roots(self._do(self.within[txid].cand(internal=True)))
+
+    def cancel(self, txid: str) -> None:
+        assert self._do(self.within.pop(txid).cancel()) == txid
+
+    def commit(self, txid: str) -> None:
+        assert self._do(self.within.pop(txid).commit()) == txid
+
+    def rollback(self, root: str, backto: int) -> None:
+        self._do(self.driver.rollback(root, backto))
+
+    def roots(self) -> dict[str, int]:
+        return dict(self._do(self.driver.roots())[2])
+
+    def old(self) -> dict[str, list[int]]:
+        return _joined(self._do(self.driver.old())[2])
+
+    def snapshot(self) -> None:
+        assert self._do(self.driver.ss())[:2] == (200, "OK")
+
+
 class Cli(_Served):
     """``tega-cli``, one process a command."""
 
@@ -418,6 +493,7 @@ class Embedded(Adapter):
 ADAPTERS: dict[str, type[Adapter]] = {
     "rest": Rest,
     "driver": ByDriver,
+    "async driver": ByAsyncDriver,
     "cli": Cli,
     "idb": Embedded,
 }

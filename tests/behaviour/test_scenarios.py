@@ -1,4 +1,4 @@
-"""Ordinary use, the same through REST, `Driver`, `tega-cli` and `tega.idb`."""
+"""Ordinary use, the same through REST, both drivers, `tega-cli` and `tega.idb`."""
 
 from __future__ import annotations
 

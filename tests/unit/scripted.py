@@ -30,9 +30,6 @@ from tega.protocol import (
 #: Most seconds to wait for what must happen.
 PATIENCE = 10
 
-#: What a script may say instead of answering a request.
-DROP = "drop"
-
 Step = Callable[["Peer", Message], Any]
 
 
