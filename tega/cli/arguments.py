@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 from tega import __version__, paths
 from tega.cli import yamltext
 from tega.cli.grammar import (
+    PATH,
+    PATTERN,
     VERBS,
     Argument,
     Command,
@@ -30,6 +32,7 @@ the options: tega-cli put a -- -x. Exit status: 0 done, 1 refused or not found, 
 connection. tega db {__version__}"""
 
 _HOST = re.compile(r"[^\s/@?#\[\]\\]+")
+_SINCE = re.compile(r"[0-9]{1,18}(@[A-Za-z0-9-]+)?")
 _KEYWORD = re.compile(r"[^\W\d]\w*(?==)")
 
 
@@ -41,6 +44,9 @@ class Options:
     :param value: text of the value; None: it comes on standard input
     :param txid: the transaction to go into
     :param yes: do not ask
+    :param session: the prompt with a session
+    :param regex: what to watch is a pattern
+    :param since: watch from there: a sequence number, or one and a life
     """
 
     address: str
@@ -51,6 +57,9 @@ class Options:
     value: str | None = None
     txid: str | None = None
     yes: bool = False
+    session: bool = False
+    regex: bool = False
+    since: str | None = None
 
     @property
     def verb(self) -> Verb | None:
@@ -71,12 +80,25 @@ def parse(arguments: Sequence[str]) -> Options:
         formatter_class=_Wide,
     )
     parser.add_argument("-V", action="version", version=f"tega db {__version__}")
+    parser.add_argument(
+        "-s",
+        dest="session",
+        action="store_true",
+        help="the prompt with a session: sub, pub, pute and what they bring",
+    )
     _add_common(parser, "127.0.0.1", 8739, None, "yaml")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for verb in VERBS.values():
         if verb.where is not Where.INTERACTIVE:
             _add_verb(commands, verb)
     given = vars(parser.parse_args(arguments))
+    if given["command"] == "watch":
+        try:
+            parse_target(PATTERN if given["regex"] else PATH, given["target"])
+        except Malformed as error:
+            parser.error(error.message)
+    if given["session"] and given["command"]:
+        parser.error("-s is for the prompt: give no command")
     return Options(
         given["address"],
         given["port"],
@@ -86,6 +108,9 @@ def parse(arguments: Sequence[str]) -> Options:
         given.get("value"),
         given.get("txid"),
         given.get("yes", False),
+        given["session"],
+        given.get("regex", False),
+        given.get("since"),
     )
 
 
@@ -143,7 +168,10 @@ def _add_verb(commands: Any, verb: Verb) -> None:
         formatter_class=_Wide,
     )
     for argument in verb.arguments:
-        if argument.kind is not Kind.INTEGER:
+        if verb.name == "watch":
+            # Before its options are read it is not known what it is.
+            parser.add_argument("target", metavar=argument.name, help=argument.kind.value)
+        elif argument.kind is not Kind.INTEGER:
             _add(parser, "target", argument, _checked(parse_target, argument))
         elif not argument.optional:
             _add(parser, "number", argument, _checked(parse_integer, argument))
@@ -170,6 +198,18 @@ def _add_verb(commands: Any, verb: Verb) -> None:
             default=[],
             type=_checked(_keyword),
             help="a named argument, its value YAML",
+        )
+    if verb.name == "watch":
+        parser.add_argument(
+            "--regex",
+            action="store_true",
+            help=f"PATH is {Kind.PATTERN.value}",
+        )
+        parser.add_argument(
+            "--since",
+            metavar="N",
+            type=_since,
+            help="first what has changed since this sequence number; N@LIFE: in that life",
         )
     if verb.joins is not Joins.NOT:
         parser.add_argument(
@@ -214,6 +254,12 @@ def _keyword(text: str) -> tuple[str, Any]:
     if not name:
         raise Malformed(f"{text[:64]!r} is not NAME=VALUE")
     return name[0], yamltext.loads(text[name.end() + 1 :])
+
+
+def _since(text: str) -> str:
+    if not _SINCE.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text[:64]!r} is not a sequence number")
+    return text
 
 
 def _address(text: str) -> str:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tega.cli.grammar import Command, help_text
+from tega import paths
+from tega.cli.grammar import ALL, Command, help_text
 from tega.driver import Driver, TransactionException
+from tega.subscriber import SCOPE
+
+#: Most seconds to wait until the server has taken a subscription, and between two looks.
+_TAKES: Final = 2.0
+_PAUSE: Final = 0.01
 
 
 class _NoData:
@@ -138,6 +145,48 @@ def _call(driver: Driver, command: Command) -> Answer:
     return Answer(driver.rpc(command.target, *command.args, **command.kwargs)[2])
 
 
+def _subscribe(driver: Driver, command: Command) -> Answer:
+    driver.subscribe(command.target, SCOPE.GLOBAL, command.name == "subr")
+    name = _name_at_server(command)
+    return _when(driver, lambda mine: name in mine)
+
+
+def _unsubscribe(driver: Driver, command: Command) -> Answer:
+    if command.target == ALL:
+        driver.unsubscribe_all()
+        return _when(driver, lambda mine: not mine)
+    driver.unsubscribe(command.target, command.name == "unsubr")
+    name = _name_at_server(command)
+    return _when(driver, lambda mine: name not in mine)
+
+
+def _name_at_server(command: Command) -> str:
+    """A subscription's path or pattern as the server tells it."""
+    if command.name in ("subr", "unsubr"):
+        return command.target.replace(" ", "\\x20")
+    return paths.dotted(paths.parse(command.target))
+
+
+def _when(driver: Driver, taken: Callable[[list[str]], bool]) -> Answer:
+    """Wait until the server has taken it, so that what is done next is heard of, or is not.
+
+    :param taken: whether it has, going by what this client subscribes to there
+    """
+    if not driver.session_ready(0):
+        return Answer(said="this will be done when the session is ready")
+    until = time.monotonic() + _TAKES
+    while not taken(driver.subscribers()[2].get(driver.tega_id, [])):
+        if time.monotonic() > until:
+            return Answer(said="the server has not taken this yet")
+        time.sleep(_PAUSE)
+    return Answer()
+
+
+def _publish(driver: Driver, command: Command) -> Answer:
+    driver.publish(command.target, command.value)
+    return Answer()
+
+
 def _asking(verb: str) -> _Handler:
     """A management command whose answer is data."""
     return lambda driver, command: Answer(getattr(driver, verb)()[2])
@@ -168,6 +217,11 @@ _HANDLERS: Final[Mapping[str, _Handler]] = {
     "rollback": _rollback,
     "id": _id,
     "rpc": _call,
+    "sub": _subscribe,
+    "subr": _subscribe,
+    "unsub": _unsubscribe,
+    "unsubr": _unsubscribe,
+    "pub": _publish,
     **{
         name: _asking(name)
         for name in (

@@ -1,18 +1,26 @@
-"""What a line may go on with: commands, and keys of paths asked from a lister."""
+"""What a line may go on with: commands, and keys of paths and channels asked from a lister."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 from tega import paths
 from tega.cli.grammar import INTERACTIVE, WORD, Argument, Kind
 from tega.paths import Path
 
-#: Gives the keys below a path, and whether each holds a container; the roots for ``()``.
-Lister: TypeAlias = Callable[[Path], Mapping[str, bool]]
+
+class Lister(Protocol):
+    """Knows what there is."""
+
+    def keys(self, path: Path) -> Mapping[str, bool]:
+        """The keys below a path, and whether each holds a container; the roots for ``()``."""
+
+    def channels(self) -> Iterable[str]:
+        """The channels that somebody subscribes to, as they are typed."""
+
 
 # The keys of a path that is being typed, each with the dot that ends it.
 _WHOLE_KEY = re.compile(r'("(?:[^"\\]|\\.)*"|[^\s".]*)\.')
@@ -31,15 +39,20 @@ def complete(line: str, lister: Lister) -> list[str]:
     words, last = _split(line)
     commands = [line + name[len(last) :] for name in sorted(INTERACTIVE) if name.startswith(last)]
     if not words:
-        return commands or _paths(line, last, lister)
+        return commands or _paths(line, last, lister.keys)
     argument = _argument(words)
     if argument is None:
         return []
     if argument.kind is Kind.COMMAND:
         return commands
     if argument.kind is Kind.ROOT:
-        return _paths(line, last, lambda path: {} if path else dict.fromkeys(lister(()), False))
-    return _paths(line, last, lister) if argument.kind is Kind.PATH else []
+        return _paths(
+            line, last, lambda path: {} if path else dict.fromkeys(lister.keys(()), False)
+        )
+    if argument.kind in (Kind.CHANNEL, Kind.CHANNELS):
+        names = [name for name in lister.channels() if name.startswith(last)]
+        return [line + name[len(last) :] for name in sorted(names)]
+    return _paths(line, last, lister.keys) if argument.kind is Kind.PATH else []
 
 
 def stem(line: str) -> int:
@@ -72,14 +85,14 @@ def _split_path(word: str) -> tuple[list[str], str]:
     return keys, word[end:]
 
 
-def _paths(line: str, word: str, lister: Lister) -> list[str]:
+def _paths(line: str, word: str, keys_below: Callable[[Path], Mapping[str, bool]]) -> list[str]:
     typed, last = _split_path(word)
     try:
         keys = [key for name in typed for key in paths.parse(name)]
         start = _typed_part(last)
     except ValueError:
         return []  # What is typed is no path, so nothing completes it.
-    below = lister(tuple(keys))
+    below = keys_below(tuple(keys))
     if below.get(start) and last in (start, paths.dotted((start,))):
         longer = [key for key in below if key.startswith(start) and key != start]
         if not longer:

@@ -24,6 +24,8 @@ class Kind(Enum):
     PATH = "a dotted path"
     PATTERN = r"a regular expression per level, split at '\.'"
     ROOT = "the name of a root"
+    CHANNEL = "a channel, which is a dotted path"
+    CHANNELS = "a dotted path, or * for all"
     INTEGER = "an integer"
     COMMAND = "a command"
 
@@ -49,6 +51,7 @@ class Argument:
 
 
 PATH: Final = Argument("PATH", Kind.PATH)
+PATTERN: Final = Argument("PATTERN", Kind.PATTERN)
 VERSION: Final = Argument("VERSION", Kind.INTEGER, optional=True)
 
 
@@ -70,6 +73,7 @@ class Verb:
     :param takes_value: a value follows: on the next lines, or as an argument or on stdin
     :param joins: what it has to do with an open transaction
     :param asks: it destroys, so that a one-shot call on a terminal asks first
+    :param live: at the prompt it needs a session
     """
 
     name: str
@@ -79,6 +83,7 @@ class Verb:
     takes_value: bool = False
     joins: Joins = Joins.NOT
     asks: bool = False
+    live: bool = False
     where: Where = Where.EVERYWHERE
 
     @property
@@ -107,6 +112,9 @@ class Command:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
+#: In place of a path: all of them.
+ALL: Final = "*"
+
 #: How a call is typed at the prompt; one-shot it is ``rpc PATH ARGUMENT...``.
 CALL: Final = "PATH(ARGUMENT, NAME=VALUE)"
 
@@ -124,7 +132,7 @@ _TABLE: Final = (
     Verb(
         "getr",
         r"show all that matches PATTERN, one regular expression per level, split at '\.'",
-        (Argument("PATTERN", Kind.PATTERN),),
+        (PATTERN,),
     ),
     Verb(
         "put",
@@ -139,6 +147,7 @@ _TABLE: Final = (
         (PATH, VERSION),
         takes_value=True,
         joins=Joins.MAY,
+        live=True,
     ),
     Verb(
         "del",
@@ -160,6 +169,50 @@ _TABLE: Final = (
     Verb("ss", "save a snapshot"),
     Verb("clear", "delete everything, history too", asks=True),
     Verb("sync", "wait until every replicated root has caught up with its leader"),
+    Verb(
+        "sub",
+        "hear of changes at, below and above PATH, and of messages on that channel",
+        (PATH,),
+        aliases=("subscribe",),
+        live=True,
+        where=Where.INTERACTIVE,
+    ),
+    Verb(
+        "subr",
+        "hear of all that matches PATTERN, as getr has it",
+        (PATTERN,),
+        live=True,
+        where=Where.INTERACTIVE,
+    ),
+    Verb(
+        "unsub",
+        "hear of PATH no more; *: of nothing more, patterns included",
+        (Argument("PATH", Kind.CHANNELS),),
+        aliases=("unsubscribe",),
+        live=True,
+        where=Where.INTERACTIVE,
+    ),
+    Verb(
+        "unsubr",
+        "hear of PATTERN no more",
+        (PATTERN,),
+        live=True,
+        where=Where.INTERACTIVE,
+    ),
+    Verb(
+        "pub",
+        "send a message, a value, to all others that subscribe to CHANNEL",
+        (Argument("CHANNEL", Kind.CHANNEL),),
+        aliases=("publish",),
+        takes_value=True,
+        live=True,
+    ),
+    Verb(
+        "watch",
+        "print a line for each change at, below and above PATH, until interrupted",
+        (PATH,),
+        where=Where.ONE_SHOT,
+    ),
     Verb("id", "the tega id of this client"),
     Verb("ids", "the tega ids of live sessions and plugins"),
     Verb("channels", "the channels and who subscribes to them"),
@@ -256,7 +309,7 @@ def parse_target(argument: Argument, word: str) -> str:
             raise Malformed(f"unknown command {word[:64]!r}: type h for help")
     elif argument.kind is Kind.PATTERN:
         paths.split_pattern(word)
-    else:
+    elif argument.kind is not Kind.CHANNELS or word != ALL:
         path = paths.parse(word)
         if argument.kind is Kind.ROOT:
             if len(path) > 1:

@@ -42,20 +42,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: Options) -> int:
     # Help and bad usage need not wait for what a connection needs.
-    from tega.cli import oneshot, session
-    from tega.cli.prompt import Prompt
+    from tega.cli import oneshot
     from tega.driver import Driver
 
     tega_id = options.tega_id or f"cli-{uuid.uuid4()}"
+    if options.command is None:
+        return _interact(options, tega_id)
     with Driver(options.address, options.port, tega_id) as driver:
-        if options.command is not None:
-            return oneshot.run(options, driver)
-        with Driver(options.address, options.port, tega_id, timeout=_TAB_TIMEOUT) as asked:
-            prompt = Prompt(session.keys_at(asked))
-            try:
-                return 0 if session.interact(driver, prompt) else 1
-            finally:
-                prompt.close()
+        return oneshot.run(options, driver)
+
+
+def _interact(options: Options, tega_id: str) -> int:
+    from tega.cli import session
+    from tega.cli.board import Board
+    from tega.cli.prompt import Prompt
+    from tega.driver import Driver
+
+    board = Board()
+    live = None
+    if options.session:
+        from tega.cli.live import Live
+
+        live = Live(tega_id, board)
+    where = options.address, options.port, tega_id
+    with Driver(*where, live) as driver, Driver(*where, timeout=_TAB_TIMEOUT) as asked:
+        prompt = Prompt(session.Asked(asked), board)
+        try:
+            return 0 if session.interact(driver, prompt) else 1
+        finally:
+            prompt.close()
 
 
 def _prepare_streams() -> None:

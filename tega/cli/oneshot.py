@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
+import stat
 import sys
+from contextlib import closing
 from dataclasses import replace
 
 from tega.cli import commands, yamltext
 from tega.cli.arguments import Options
 from tega.cli.commands import NO_DATA
-from tega.cli.printing import Format, output, refusal
+from tega.cli.printing import Format, change_line, output, refusal
 from tega.driver import Driver
 from tega.driver.errors import DriverError
 from tega.errors import Malformed
 
 DONE, REFUSED, USAGE, NO_CONNECTION = range(4)
+
+#: Seconds between two looks whether somebody reads a watch, while there is nothing to write.
+_LOOK = 0.5
 
 
 def run(options: Options, driver: Driver) -> int:
@@ -25,6 +33,8 @@ def run(options: Options, driver: Driver) -> int:
     command, verb = options.command, options.verb
     assert command is not None
     assert verb is not None
+    if verb.name == "watch":
+        return _watch(options, driver.tega_id)
     try:
         if verb.takes_value:
             command = replace(command, value=_value(options))
@@ -32,17 +42,73 @@ def run(options: Options, driver: Driver) -> int:
             return _failed("nothing was done", REFUSED)
         if options.txid is not None:
             driver.join(options.txid)
+        if verb.name == "pub":
+            _publish(options, driver.tega_id, command.value)
+            return DONE
         answer = commands.run(command, driver)
-    except Malformed as error:
-        return _failed(refusal(error), USAGE)
-    except DriverError as error:
-        return _failed(refusal(error), REFUSED)
-    except OSError as error:
-        return _failed(refusal(error), NO_CONNECTION)
+    except (Malformed, DriverError, OSError) as error:
+        return _refused(error)
     if answer.data is not NO_DATA:
         text = output(answer.data, Format(options.form), sys.stdout.isatty())
         sys.stdout.write(text)
     return DONE
+
+
+def _publish(options: Options, tega_id: str, message: object) -> None:
+    from tega.cli import watching
+
+    watching.publish(options, tega_id, message)
+
+
+def _watch(options: Options, tega_id: str) -> int:
+    """Print changes until Ctrl-C or SIGTERM, which are its proper end.
+
+    :raises OSError: where standard output cannot be written, or nobody reads it any more
+    """
+    from tega.cli.watching import changes
+
+    form = Format(options.form)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with closing(changes(options, tega_id, _LOOK)) as found:
+            while True:
+                try:
+                    change = next(found)
+                except (DriverError, OSError) as error:
+                    return _refused(error)
+                if change is not None:
+                    sys.stdout.write(change_line(change, form))
+                    sys.stdout.flush()
+                elif _unread():
+                    raise BrokenPipeError
+    except KeyboardInterrupt:
+        _drop_what_nobody_reads()
+        return DONE
+
+
+def _unread() -> bool:
+    """Whether standard output is a pipe whose other end is closed."""
+    if not stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode):
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _drop_what_nobody_reads() -> None:
+    """Let standard output not hold up the end of the program where it cannot be written now."""
+    if not select.select([], [sys.stdout], [], 0)[1]:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refused(error: Exception) -> int:
+    """Tell what went wrong; the exit status for it."""
+    status = NO_CONNECTION
+    if isinstance(error, Malformed):
+        status = USAGE
+    elif isinstance(error, DriverError):
+        status = REFUSED
+    return _failed(refusal(error), status)
 
 
 def _failed(message: str, status: int) -> int:

@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
-from pathlib import Path
 
 from tega.cli import completion
+from tega.cli.board import Board, Output
 from tega.cli.completion import Lister
+from tega.cli.editor import Editor
 from tega.cli.yamltext import printable
-
-#: Lines of history that are kept.
-_HISTORY = 1000
-
-#: Completions that are listed; of the others, the number is told.
-_LISTED = 100
 
 
 class Prompt:
-    """Reads lines.
+    """Reads lines, and shows what is posted meanwhile.
 
     On a terminal readline edits them. Lines from a pipe are echoed behind the prompt, so that the
     output reads as a session at a terminal does.
 
-    :param lister: gives the keys below a path, for completion
+    :param lister: gives what there is to complete with
+    :param board: what arrives is posted there
     """
 
-    def __init__(self, lister: Lister) -> None:
+    def __init__(self, lister: Lister, board: Board) -> None:
+        self.board = board
         self._lister = lister
         self._typed = sys.stdin.isatty()
         # Some Pythons are built without readline; there the terminal itself edits.
         edits = self._typed and sys.stdout.isatty() and find_spec("readline") is not None
-        self._editor = _Editor(self._complete) if edits else None
+        self._editor = Editor(self._complete) if edits else None
         self._completes = False
         # Lines that were pasted together and are still to be read.
         self._waiting: deque[str] = deque()
@@ -64,6 +60,10 @@ class Prompt:
             self._remember(lines[0].rstrip("\n"))
         return "".join(lines)
 
+    def listening(self) -> AbstractContextManager[None]:
+        """Show what is posted on the board as soon as it is, within."""
+        return self.board.called(interrupts=self._editor is None)
+
     def close(self) -> None:
         """Save the history."""
         if self._editor is not None:
@@ -77,13 +77,16 @@ class Prompt:
         if self._waiting:
             line = self._waiting.popleft()
             if prompt:  # The terminal shows already what was pasted, but not behind its prompt.
+                self.board.show(Output())
                 print(prompt + printable(line))
             return line
+        self.board.show(Output())
         if self._editor is None:
             return self._read_plain(prompt)
         self._completes = bool(prompt)
         try:
-            line, *pasted = self._editor.read(prompt).split("\n")
+            with self.board.at(self._editor):
+                line, *pasted = self._editor.read(prompt).split("\n")
         except KeyboardInterrupt:
             self._waiting.clear()
             raise
@@ -92,7 +95,8 @@ class Prompt:
 
     def _read_plain(self, prompt: str) -> str:
         print(prompt, end="", flush=True)
-        line = sys.stdin.readline()
+        with self.board.at(_Below(prompt)):
+            line = sys.stdin.readline()
         if not line:
             raise EOFError
         line = line.rstrip("\r\n")
@@ -104,87 +108,17 @@ class Prompt:
         return completion.complete(line, self._lister) if self._completes else []
 
 
-class _Editor:
-    """Readline: editing, history and the key for completion.
+class _Below:
+    """Shows lines below a prompt that waits for a line, and the prompt again.
 
-    :param complete: gives the lines that a line may become
+    What is typed meanwhile is with the terminal; it shows it anew on Ctrl-R.
     """
 
-    def __init__(self, complete: Callable[[str], list[str]]) -> None:
-        import readline
+    free = True
 
-        self._readline = readline
-        self._lines = complete
-        self._found: list[str] = []
-        self._prompt = ""
-        # The whole line is one word: where its keys begin is not for readline to say.
-        readline.set_completer_delims("")
-        readline.set_completer(self._next_match)
-        readline.set_completion_display_matches_hook(self._show)
-        # Readline 8.1 and 8.2 (up to a patch of it) do not echo the newline of an empty line where
-        # the prompt is empty too.
-        version = getattr(readline, "_READLINE_RUNTIME_VERSION", 0)
-        self._swallows_newlines = version in (0x0801, 0x0802)
-        libedit = "libedit" in (readline.__doc__ or "")
-        readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
-        readline.set_auto_history(False)
-        self._file: Path | None = None
-        self._known = 0
-        self._load_history()
-
-    def read(self, prompt: str) -> str:
-        """A line, or several that were pasted as one."""
+    def __init__(self, prompt: str) -> None:
         self._prompt = prompt
-        line = input(prompt)
-        if not prompt and not line and self._swallows_newlines:
-            print()
-        return line
 
-    def remember(self, line: str) -> None:
-        """Add a line to the history."""
-        self._readline.add_history(line)
-
-    def _next_match(self, text: str, state: int) -> str | None:
-        if state == 0:
-            self._found = self._lines(text)
-        return self._found[state] if state < len(self._found) else None
-
-    def _show(self, typed: str, matches: Sequence[str], longest: int) -> None:
-        """List the matches, each from the key on that is being typed."""
-        start = completion.stem(typed)
-        shown = [match[start:] for match in matches[:_LISTED]]
-        if len(matches) > _LISTED:
-            shown.append(f"... and {len(matches) - _LISTED} more")
-        width = max(map(len, shown)) + 2
-        columns = max(1, os.get_terminal_size().columns // width)
-        print()
-        for row in range(0, len(shown), columns):
-            print("".join([name.ljust(width) for name in shown[row : row + columns]]).rstrip())
-        print(self._prompt + self._readline.get_line_buffer(), end="", flush=True)
-        self._readline.redisplay()
-
-    def _load_history(self) -> None:
-        try:
-            file = Path.home() / ".tega_history"
-            # What is typed may be secret.
-            os.close(os.open(file, os.O_CREAT | os.O_RDONLY, 0o600))
-            self._readline.read_history_file(file)
-        except (OSError, RuntimeError) as error:
-            print(f"tega-cli: without history: {error}", file=sys.stderr)
-            return
-        self._file = file
-        self._known = self._readline.get_current_history_length()
-        self._readline.set_history_length(_HISTORY)
-
-    def save_history(self) -> None:
-        """Add the lines of this session to the file."""
-        if self._file is None:
-            return
-        try:
-            if hasattr(self._readline, "append_history_file"):
-                added = self._readline.get_current_history_length() - self._known
-                self._readline.append_history_file(added, self._file)
-            else:
-                self._readline.write_history_file(self._file)
-        except OSError as error:
-            print(f"tega-cli: the history is not saved: {error}", file=sys.stderr)
+    def show(self, text: str) -> None:
+        """Print them."""
+        print("\n" * bool(self._prompt) + text + self._prompt, end="", flush=True)

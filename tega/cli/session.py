@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from tega import paths
 from tega.cli import commands, grammar, yamltext
-from tega.cli.completion import Lister
-from tega.cli.grammar import VERBS
+from tega.cli.board import Output
+from tega.cli.grammar import VERBS, Verb
 from tega.cli.printing import conversation, refusal
 from tega.cli.prompt import Prompt
-from tega.driver import Driver
+from tega.driver import Driver, SubscriptionException
 from tega.driver.errors import DriverError
 from tega.errors import Malformed
 from tega.paths import Path
@@ -24,9 +24,18 @@ def interact(driver: Driver, prompt: Prompt) -> bool:
 
     What goes wrong with a command is shown; the session goes on.
 
+    :param driver: with a `Live` subscriber there is a session with the server meanwhile
     :returns: whether it ended between two commands, not within a value
     """
-    print(BANNER)
+    print(BANNER, flush=True)
+    live = driver.subscriber
+    if live is None:
+        return _converse(driver, prompt)
+    with prompt.listening(), live.session(driver):
+        return _converse(driver, prompt)
+
+
+def _converse(driver: Driver, prompt: Prompt) -> bool:
     count = 0
     while True:
         try:
@@ -63,36 +72,63 @@ def _answer(line: str, driver: Driver, prompt: Prompt) -> str:
         command = grammar.parse(line)
         if command.name == "q":
             raise _Quit
-        if VERBS[command.name].takes_value:
+        verb = VERBS[command.name]
+        if verb.live:
+            _expect_session(verb, driver)
+        if verb.takes_value:
             try:
                 text = prompt.read_value()
             except EOFError:
                 raise _EndsInValue from None
             command = replace(command, value=yamltext.loads(text))
         try:
-            return conversation(commands.run(command, driver))
+            with prompt.board.at(Output()):
+                return conversation(commands.run(command, driver))
         except KeyboardInterrupt:
             return "\ninterrupted: if the server has got the command, it does it all the same\n"
     except (Malformed, DriverError, OSError) as error:
         return refusal(error) + "\n"
 
 
-def keys_at(driver: Driver) -> Lister:
-    """A lister for completion.
+def _expect_session(verb: Verb, driver: Driver) -> None:
+    """Refuse what needs a session where there is none.
+
+    :raises SubscriptionException: saying so
+    """
+    if driver.subscriber is None:
+        raise SubscriptionException(f"{verb.name} needs a session: start tega-cli with -s")
+    if driver.subscriber.failure is not None:
+        raise SubscriptionException(
+            f"the session is over ({driver.subscriber.failure}): start tega-cli with -s again"
+        )
+
+
+class Asked:
+    """What there is to complete with, asked from a server.
+
+    A Tab must not write into the line being typed: what goes wrong is for the command to tell.
 
     :param driver: one with a short timeout
     """
 
-    def keys(path: Path) -> Mapping[str, bool]:
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def keys(self, path: Path) -> Mapping[str, bool]:
+        """See `tega.cli.completion.Lister`."""
         try:
             if not path:
-                return dict.fromkeys(driver.roots()[2], True)
-            found = driver.get(paths.dotted(path), python_dict=True)
+                return dict.fromkeys(self._driver.roots()[2], True)
+            found = self._driver.get(paths.dotted(path), python_dict=True)
         except (DriverError, OSError):
-            # A Tab must not write into the line being typed. The command tells what is wrong.
             return {}
         if not isinstance(found, dict):
             return {}
         return {key: isinstance(child, dict) for key, child in found.items()}
 
-    return keys
+    def channels(self) -> list[str]:
+        """See `tega.cli.completion.Lister`."""
+        try:
+            return list(self._driver.channels()[2])
+        except (DriverError, OSError):
+            return []

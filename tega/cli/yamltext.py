@@ -287,6 +287,8 @@ _BEGINS = re.compile(r"[ ?:,\[\]{}#&*!|>'\"%@`]|-(?:[ ,\[\]{}]|\Z)|---|\.\.\.")
 _BLOCK_ENDS = re.compile(r":(?: |\Z)| #| \Z")
 _FLOW_ENDS = re.compile(r"[,\[\]{}]|:\Z|: | #| \Z")
 
+_TOO_DEEP = "the value is nested too deep to print"
+
 # YAML reads a key without the mark "?" only up to 1024 characters.
 _MAX_KEY = 1000
 
@@ -297,10 +299,23 @@ def dumps(value: Any) -> str:
     :param value: dict, list or tuple, str, int, float, bool or None, in any depth
     :raises Malformed: where the nesting is too deep to print
     """
+    return dumps_members(value) if _is_block(value) else dumps_line(value)
+
+
+def dumps_members(container: dict[str, Any]) -> str:
+    """Print a container of any kind with each of its members, whose names are short, on a line."""
     try:
-        return "\n".join(_block(value, "")) if _is_block(value) else _inline(value, _BLOCK_ENDS)
+        return "\n".join(_block(container, ""))
     except RecursionError:
-        raise Malformed("the value is nested too deep to print") from None
+        raise Malformed(_TOO_DEEP) from None
+
+
+def dumps_line(value: Any) -> str:
+    """Print one value of any kind on one line."""
+    try:
+        return _inline(value, _BLOCK_ENDS)
+    except RecursionError:
+        raise Malformed(_TOO_DEEP) from None
 
 
 def printable(text: str) -> str:

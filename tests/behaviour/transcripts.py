@@ -3,29 +3,43 @@
 A fenced block tagged ``console`` is a terminal: lines after ``$ `` are shell commands, and
 ``$ ./scripts/cli`` without a command is a session at the prompt. What differs from run to run
 (ids, times, checksums) is made alike on both sides before comparing.
+
+With a name behind the tag, ``console 1``, the terminal stays open at the end of the block, and the
+next block of that name goes on with it: it shows what has come meanwhile, and what is typed then.
+So blocks of two terminals stand in the order in which things happen. A block tagged ``console
+plugins`` is played against a server with the sample plugins.
 """
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
-import pty
 import re
-import select
-import signal
+import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
-PROMPT = re.compile(r"\[tega: \d+\] ")
-#: A step of a session may take so long, seconds.
-PATIENCE = 20.0
+from terminal import PATIENCE, ROOT, Terminal, cli
 
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+PROMPT = re.compile(r"\[tega: \d+\](?: |$)")
+#: The name of the blocks that are played against a server with plugins.
+PLUGINS = "plugins"
+#: What is typed to interrupt a program, as the terminal shows it.
+INTERRUPT = "^C"
+
+#: A prompt, or a program that goes on until it is interrupted.
+_AT_TERMINAL = re.compile(r"\./scripts/cli((?: -s| -t \S+)*(?: watch .*)?)$")
+_WITH_VALUE = ("put", "pute", "pub")
+#: Wide enough that no line is wrapped.
+_COLUMNS = 1000
+
 _VARYING = [
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"), "TIME"),
+    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d"), "DATE"),
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "UUID"),
     (re.compile(r"\b[0-9a-f]{32}\b"), "ID"),
     (re.compile(r"\b[0-9a-f]{16}\b"), "HASH"),
@@ -33,9 +47,24 @@ _VARYING = [
 ]
 
 
-def blocks(document: Path) -> list[str]:
+class Block(NamedTuple):
+    """A block of a document; `name` is that of its terminal, empty for one of its own."""
+
+    name: str
+    text: str
+
+
+class Server(NamedTuple):
+    """Where a server is."""
+
+    port: int
+    directory: Path
+
+
+def blocks(document: Path) -> list[Block]:
     """The console blocks of a document."""
-    return re.findall(r"^```console\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
+    pattern = r"^```console *(\w*)\n(.*?)^```$"
+    return [Block(*found) for found in re.findall(pattern, document.read_text(), re.M | re.S)]
 
 
 def programs(document: Path) -> list[str]:
@@ -50,139 +79,155 @@ def alike(text: str) -> str:
     return text
 
 
-def replay(block: str, port: int, logdir: Path, home: Path) -> str:
-    """Play a block again.
+class Player:
+    """Plays blocks again, in order.
 
-    :returns: what the terminal shows now, in the form of the block
+    :param home: the home directory
+    :param patience: seconds to wait for what a block shows
     """
-    shown = []
-    lines = block.split("\n")
+
+    def __init__(self, server: Server, home: Path, patience: float = PATIENCE) -> None:
+        self._server = server
+        self._home = home
+        self._patience = patience
+        self._open: dict[str, _Program] = {}
+
+    def __enter__(self) -> Player:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for program in self._open.values():
+            program.terminal.close()
+
+    def play(self, block: Block) -> str:
+        """Play a block.
+
+        :returns: what the terminal shows now, in the form of the block
+        """
+        shown = []
+        for command, lines in _commands(block.text):
+            if command is None:
+                shown.append(self._go_on(block.name, lines))
+            elif at_terminal := _AT_TERMINAL.match(command):
+                self._open[block.name] = self._start(shlex.split(at_terminal[1]))
+                shown.append(f"$ {command}\n{self._go_on(block.name, lines)}")
+            else:
+                shown.append(f"$ {command}\n{self._shell(command)}")
+        return "".join(shown)
+
+    def _start(self, arguments: list[str]) -> _Program:
+        before = self._subscribers()
+        terminal = cli(self._server.port, self._home, *arguments, columns=_COLUMNS)
+        if "watch" in arguments:
+            # It does not tell that it is there.
+            terminal.wait_until(lambda: self._subscribers() > before, self._patience, 0.05)
+        return _Program(terminal, self._patience)
+
+    def _subscribers(self) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=PATIENCE)
+        connection.request("GET", "/_subscribers")
+        found: dict[str, Any] = json.loads(connection.getresponse().read())
+        connection.close()
+        return len(found)
+
+    def _go_on(self, name: str, lines: list[str]) -> str:
+        program = self._open[name]
+        text = program.play(lines)
+        if program.ended or not name:
+            del self._open[name]
+            program.terminal.close()
+        return text
+
+    def _shell(self, command: str) -> str:
+        """Run a command as a reader would, the scripts being those of this checkout."""
+        python, port, logdir = sys.executable, self._server.port, str(self._server.directory)
+        functions = (
+            f"cli() {{ {python} -m tega.cli.main -p {port} \"$@\"; }}\n"
+            f"log() {{ {python} -m tega.cli.logtool \"$@\"; }}\n"
+        )
+        command = command.replace("./scripts/cli", "cli").replace("./scripts/log", "log")
+        command = command.replace("127.0.0.1:8739", f"127.0.0.1:{port}")
+        command = command.replace("scripts/var", logdir)
+        environment = {**os.environ, "HOME": str(self._home), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            ["bash", "-c", functions + command],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+            env=environment, timeout=PATIENCE, check=False,
+        )
+        output = done.stdout.replace(logdir, "scripts/var")
+        return output if output.endswith("\n") or not output else output + "\n"
+
+
+class _Program:
+    """A program at a terminal, and how far blocks have shown it."""
+
+    def __init__(self, terminal: Terminal, patience: float) -> None:
+        self.terminal = terminal
+        self.ended = False
+        self._patience = patience
+        self._place = 0
+
+    def play(self, lines: list[str]) -> str:
+        """Type what these lines have typed, each thing once there is what stands before it."""
+        typed = ""
+        for before, typed in _entered(lines):
+            self._wait_for(before)
+            self.terminal.type(typed)
+        if typed in ("q\n", "\x03"):
+            self.terminal.wait_for_end()
+            self.ended = True
+        else:
+            self._wait_for(lines)
+        text = self._text()
+        self._place = self.terminal.screen.row
+        return text
+
+    def _wait_for(self, lines: list[str]) -> None:
+        expected = alike(_text(lines))
+        if not self.terminal.wait_until(lambda: alike(self._text()) == expected, self._patience):
+            self._patience = 0.5  # It is another story by now: no reason to wait for this one.
+
+    def _text(self) -> str:
+        return _text(self.terminal.screen.lines[self._place :])
+
+
+def _text(lines: list[str]) -> str:
+    text = "\n".join([line.rstrip() for line in lines]).rstrip("\n")
+    return text + "\n" * bool(text)
+
+
+def _commands(text: str) -> Iterator[tuple[str | None, list[str]]]:
+    """The shell commands of a block, each with the lines after it; None: what comes before one."""
+    command: str | None = None
+    lines: list[str] = []
+    for line in text.splitlines():
+        if not line.startswith("$ "):
+            lines.append(line)
+            continue
+        if command is not None or lines:
+            yield command, lines
+        command, lines = line[2:], []
+    yield command, lines
+
+
+def _entered(lines: list[str]) -> Iterator[tuple[list[str], str]]:
+    """What is typed, and what stands before it, the prompt included.
+
+    A command with its value goes in one: the terminal echoes what comes while nobody reads a line.
+    """
     place = 0
     while place < len(lines):
         line = lines[place]
         place += 1
-        if not line.startswith("$ "):
-            continue
-        end = place
-        while end < len(lines) and not lines[end].startswith("$ "):
-            end += 1
-        if line == "$ ./scripts/cli":
-            output = _session(lines[place:end], port, home)
-        else:
-            output = _shell(line[2:], port, logdir, home)
-        shown.append(f"{line}\n{output}")
-        place = end
-    return "".join(shown)
-
-
-def _shell(command: str, port: int, logdir: Path, home: Path) -> str:
-    """Run a command as a reader would, the scripts being those of this checkout."""
-    functions = (
-        f"cli() {{ {sys.executable} -m tega.cli.main -p {port} \"$@\"; }}\n"
-        f"log() {{ {sys.executable} -m tega.cli.logtool \"$@\"; }}\n"
-    )
-    command = command.replace("./scripts/cli", "cli").replace("./scripts/log", "log")
-    command = command.replace("127.0.0.1:8739", f"127.0.0.1:{port}")
-    command = command.replace("scripts/var", str(logdir))
-    done = subprocess.run(
-        ["bash", "-c", functions + command],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
-        env=_environment(home), timeout=PATIENCE, check=False,
-    )
-    output = done.stdout.replace(str(logdir), "scripts/var")
-    return output if output.endswith("\n") or not output else output + "\n"
-
-
-def _environment(home: Path) -> dict[str, str]:
-    return {**os.environ, "HOME": str(home), "TERM": "dumb", "PYTHONPATH": str(ROOT)}
-
-
-def _typed(lines: list[str]) -> Iterator[str]:
-    """The lines that a person types in a recorded session."""
-    value = False
-    for line in lines:
         prompt = PROMPT.match(line)
-        if prompt is not None:
-            command = line[prompt.end() :]
-            yield command
-            value = command.partition(" ")[0] in ("put", "pute")
-        elif value:
-            yield line
-            value = bool(line)
-
-
-def _entered(lines: list[str]) -> Iterator[str]:
-    """What is typed between two prompts: a command, with its value where it has one.
-
-    In one go, for the terminal echoes what comes while nobody reads a line.
-    """
-    entry = ""
-    for line in _typed(lines):
-        entry += line + "\n"
-        if line.partition(" ")[0] not in ("put", "pute") and (entry == line + "\n" or not line):
-            yield entry
-            entry = ""
-
-
-def _session(lines: list[str], port: int, home: Path) -> str:
-    """Type the lines of a recorded session into a new one at a pseudo-terminal."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(ROOT)
-        arguments = [sys.executable, "-m", "tega.cli.main", "-p", str(port)]
-        os.execve(sys.executable, arguments, _environment(home))
-    try:
-        screen = Screen(terminal)
-        screen.wait_for(r"\[tega: 0\] $")
-        for number, entry in enumerate(_entered(lines), 1):
-            os.write(terminal, entry.encode())
-            if entry != "q\n":
-                screen.wait_for(rf"\[tega: {number}\] $")
-        screen.wait_for_end()
-        return screen.text
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(terminal)
-
-
-class Screen:
-    """What a terminal has shown, without escape sequences."""
-
-    def __init__(self, terminal: int) -> None:
-        self._terminal = terminal
-        self._seen = 0
-        self._raw = b""
-
-    @property
-    def text(self) -> str:
-        """All of it."""
-        return _ESCAPES.sub("", self._raw.decode()).replace("\r", "")
-
-    def wait_for(self, pattern: str) -> None:
-        """Read until what came since the last call ends in a pattern.
-
-        :raises TimeoutError: where it does not come
-        """
-        until = time.monotonic() + PATIENCE
-        while not re.search(pattern, self.text[self._seen :]):
-            if not self._read(until):
-                raise TimeoutError(f"no {pattern!r} on the screen:\n{self.text}")
-        self._seen = len(self.text)
-
-    def wait_for_end(self) -> None:
-        """Read until the program has ended."""
-        until = time.monotonic() + PATIENCE
-        while self._read(until):
-            pass
-
-    def _read(self, until: float) -> bool:
-        ready, _, _ = select.select([self._terminal], [], [], max(0.0, until - time.monotonic()))
-        if not ready:
-            return False
-        try:
-            data = os.read(self._terminal, 65536)
-        except OSError:  # The other end of a pseudo-terminal has closed.
-            return False
-        self._raw += data
-        return bool(data)
+        if line == INTERRUPT:
+            yield lines[: place - 1], "\x03"
+        elif prompt is not None and prompt.end() < len(line):
+            before, entry = [*lines[: place - 1], prompt[0]], line[prompt.end() :]
+            if entry.partition(" ")[0] in _WITH_VALUE:
+                while lines[place]:
+                    entry += "\n" + lines[place]
+                    place += 1
+                entry += "\n"
+                place += 1
+            yield before, entry + "\n"

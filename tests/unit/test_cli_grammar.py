@@ -42,6 +42,14 @@ from tega.paths import Path
         ("h", Command("h")),
         ("help put", Command("h", "put")),
         ("quit", Command("q")),
+        ("sub a.b", Command("sub", "a.b")),
+        ("subscribe a.b", Command("sub", "a.b")),
+        (r"subr a b\.(.*)", Command("subr", r"a b\.(.*)")),
+        ("unsub *", Command("unsub", "*")),
+        ('unsubscribe "*"', Command("unsub", '"*"')),
+        (r"unsubr .*\.x", Command("unsubr", r".*\.x")),
+        ("pub a.b", Command("pub", "a.b")),
+        ("publish a.b", Command("pub", "a.b")),
         ("inventory.ne1.f1(1,2)", Command("rpc", "inventory.ne1.f1", args=(1, 2))),
         (
             "a.b.x(1, name='Alice')",
@@ -76,6 +84,12 @@ def test_lines(line: str, command: Command) -> None:
         ("foo", "unknown command 'foo'"),
         ("gte a", "did you mean 'get'?"),
         ("roll a -1", "did you mean 'rollback'?"),
+        ("sub", "usage: sub PATH"),
+        ("sub a..b", "empty key"),
+        ("unsub * *", "usage: unsub PATH"),
+        ("subr", "usage: subr PATTERN"),
+        ("pub a {c: 1}", "the value goes on the lines after it"),
+        ("watch a", "unknown command 'watch'"),
         ("rpc a.b", "unknown command 'rpc'"),
         ("f(g(1))", "not a literal"),
         ("f(__import__('os').system('true'))", "not a literal"),
@@ -104,7 +118,7 @@ def test_any_path_survives_the_line(keys: list[str]) -> None:
 
 
 def test_the_table_is_whole() -> None:
-    assert set(_HANDLERS) | {"q"} == set(VERBS)
+    assert set(_HANDLERS) | {"q", "watch"} == set(VERBS)
     for verb in VERBS.values():
         assert verb.help
         optional = [argument.optional for argument in verb.arguments]
@@ -132,6 +146,9 @@ def test_help_tells_every_command() -> None:
         ("put a.b 1 --version 0", Command("put", "a.b", 0)),
         ("rollback a -1", Command("rollback", "a", -1)),
         ('get routes."10.0.0.0/24"', Command("get", 'routes."10.0.0.0/24"')),
+        ("pub a.b 1", Command("pub", "a.b")),
+        ("watch a.b", Command("watch", "a.b")),
+        (r"watch --regex (a\.b", Command("watch", r"(a\.b")),
         (
             "rpc a.f 1 -2 [x] no -k n=3 -k m=x=y",
             Command("rpc", "a.f", args=(1, -2, ["x"], "no"), kwargs={"n": 3, "m": "x=y"}),
@@ -150,6 +167,16 @@ def test_options_stand_before_or_behind_the_command() -> None:
     options = arguments.parse([])
     assert (options.address, options.port, options.command) == ("127.0.0.1", 8739, None)
     assert (options.tega_id, options.form, options.txid) == (None, "yaml", None)
+    assert not options.session
+    assert arguments.parse(["-s"]).session
+
+
+def test_options_of_watch() -> None:
+    options = arguments.parse(["watch", "a"])
+    assert (options.regex, options.since) == (False, None)
+    for since in ("0", "17", "17@9af3-b"):
+        options = arguments.parse(["watch", "a", "--regex", "--since", since])
+        assert (options.regex, options.since) == (True, since)
 
 
 def test_values_and_transactions() -> None:
@@ -177,6 +204,14 @@ def test_values_and_transactions() -> None:
         (["rollback", "a.b", "-1"], "not a root"),
         (["rpc", "a.f", "x: ["], "bad value at line 1"),
         (["rpc", "a.f", "-k", "=1"], "not NAME=VALUE"),
+        (["sub", "a"], "invalid choice"),
+        (["-s", "get", "a"], "-s is for the prompt"),
+        (["pub", "a..b", "1"], "malformed path 'a..b'"),
+        (["watch"], "required: PATH"),
+        (["watch", "a..b"], "malformed path 'a..b'"),
+        (["watch", "", "--regex"], "empty pattern"),
+        (["watch", "a", "--since", "-1"], "is not a sequence number"),
+        (["watch", "a", "--since", "1@"], "is not a sequence number"),
         (["-p", "0", "roots"], "not a port"),
         (["-p", "65536", "roots"], "not a port"),
         (["-a", "a..b", "roots"], "not the name or address"),
@@ -217,13 +252,19 @@ TREE: Mapping[str, Any] = {
 }
 
 
-def keys_of_tree(path: Path) -> Mapping[str, bool]:
-    node: Any = TREE
-    for key in path:
-        node = node.get(key) if isinstance(node, dict) else None
-    if not isinstance(node, dict):
-        return {}
-    return {key: isinstance(child, dict) for key, child in node.items()}
+class Tree:
+    """What there is at a server."""
+
+    def keys(self, path: Path) -> Mapping[str, bool]:
+        node: Any = TREE
+        for key in path:
+            node = node.get(key) if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            return {}
+        return {key: isinstance(child, dict) for key, child in node.items()}
+
+    def channels(self) -> list[str]:
+        return ["inventory.ne1", 'inv."a b"', r"inv\.(.*)", "alarms"]
 
 
 @pytest.mark.parametrize(
@@ -266,24 +307,34 @@ def keys_of_tree(path: Path) -> Mapping[str, bool]:
         ("rollback inventory", ["rollback inventory"]),
         ("rollback inventory.", []),
         ("nosuch inv", []),
+        ("sub inve", ["sub inventory"]),
+        ("unsub inv", ['unsub inv."a b"', r"unsub inv\.(.*)", "unsub inventory.ne1"]),
+        ("unsubscribe al", ["unsubscribe alarms"]),
+        ("pub inventory.", ["pub inventory.ne1"]),
+        ("pub nosuch", []),
+        ("pub alarms ", []),
     ],
 )
 def test_completion(line: str, lines: list[str]) -> None:
-    assert complete(line, keys_of_tree) == lines
+    assert complete(line, Tree()) == lines
     for completed in lines:
         assert completed.startswith(line[: stem(line)])
 
 
 def test_an_empty_line_offers_the_commands_and_asks_nobody() -> None:
-    def nobody(path: Path) -> Mapping[str, bool]:
-        raise AssertionError(path)
+    class Nobody:
+        def keys(self, path: Path) -> Mapping[str, bool]:
+            raise AssertionError(path)
 
-    assert complete("", nobody) == sorted(INTERACTIVE)
+        def channels(self) -> list[str]:
+            raise AssertionError
+
+    assert complete("", Nobody()) == sorted(INTERACTIVE)
 
 
 @given(st.text('get inv.ou"\\/ 10'))
 def test_completion_never_fails(line: str) -> None:
-    for completed in complete(line, keys_of_tree):
+    for completed in complete(line, Tree()):
         assert completed.startswith(line[: stem(line)])
 
 
@@ -293,6 +344,14 @@ def test_any_key_is_completed_to_a_path_that_reads(key: str) -> None:
         path = paths.check(("r", key))
     except Malformed:
         return
+
+    class Below:
+        def keys(self, above: Path) -> Mapping[str, bool]:
+            return {key: False} if above == ("r",) else {}
+
+        def channels(self) -> list[str]:
+            return []
+
     for typed in ("", paths.dotted((key,))):
-        lines = complete(f"get r.{typed}", lambda above: {key: False} if above == ("r",) else {})
+        lines = complete(f"get r.{typed}", Below())
         assert [paths.parse(parse(line).target) for line in lines] == [path]

@@ -12,9 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tega.cli import arguments, oneshot, session
+from tega.cli import arguments, oneshot, session, yamltext
+from tega.cli.board import Board
 from tega.cli.commands import Answer, CommitRefused
-from tega.cli.printing import Format, conversation, output, refusal
+from tega.cli.printing import (
+    Format,
+    change_line,
+    conversation,
+    message,
+    notice,
+    output,
+    refusal,
+)
 from tega.cli.prompt import Prompt
 from tega.driver import CRUDException, Driver, TransactionException
 from tega.errors import Malformed
@@ -71,6 +80,7 @@ class Typed(Prompt):
     """A prompt at which these lines are typed; an exception is what happens instead of a line."""
 
     def __init__(self, *lines: str | type[BaseException]) -> None:
+        self.board = Board()
         self._lines: Iterator[str | type[BaseException]] = iter(lines)
         self.prompts: list[str] = []
 
@@ -156,6 +166,50 @@ def test_json_is_one_printable_line_and_reads_back(data: Any) -> None:
     assert text.endswith("\n")
     assert text[:-1].isprintable()
     assert json.loads(text) == data
+
+
+CHANGE = {
+    "instance": {"ne1": {"name": "sw1"}},
+    "seq": 3,
+    "version": 0,
+    "tega_id": "ops",
+    "path": "inventory",
+    "ope": "PUT",
+}
+
+
+def test_a_notification() -> None:
+    removed = {**CHANGE, "ope": "DELETE", "path": 'x."a b"', "instance": "\x1b[2J"}
+    assert notice([CHANGE, removed]) == (
+        "<NOTIFY>\n"
+        "- ope: PUT\n  path: inventory\n  tega_id: ops\n  instance:\n    ne1: {name: sw1}\n"
+        "  seq: 3\n  version: 0\n"
+        "- ope: DELETE\n  path: x.\"a b\"\n  tega_id: ops\n  instance: \"\\u001b[2J\"\n"
+        "  seq: 3\n  version: 0\n"
+        "\n"
+    )
+    assert yamltext.loads(notice([CHANGE]).partition("\n")[2]) == [CHANGE]
+    rollback = {**CHANGE, "ope": "ROLLBACK", "instance": None, "backto": -1}
+    assert notice([rollback]).endswith("  instance: null\n  seq: 3\n  version: 0\n  backto: -1\n\n")
+
+
+def test_a_message() -> None:
+    assert message("a.b", "ops", {"x": {"y": "no\x07"}}) == (
+        "<MESSAGE>\nchannel: a.b\ntega_id: ops\nmessage:\n  x: {y: \"no\\u0007\"}\n\n"
+    )
+    assert message("a", "b", None) == "<MESSAGE>\nchannel: a\ntega_id: b\nmessage: null\n\n"
+
+
+def test_a_change_on_a_line() -> None:
+    assert change_line(CHANGE, Format.YAML) == (
+        "{ope: PUT, path: inventory, tega_id: ops, instance: {ne1: {name: sw1}}, "
+        "seq: 3, version: 0}\n"
+    )
+    for form in (Format.JSON, Format.RAW):
+        text = change_line({**CHANGE, "instance": "\x1b\n", "resync": True}, form)
+        assert text.startswith('{"ope": "PUT", "path": "inventory", "tega_id": "ops", "instance"')
+        assert text.endswith('"version": 0, "resync": true}\n')
+        assert text[:-1].isprintable()
 
 
 # ---- the prompt ----------------------------------------------------------------------------------
@@ -267,23 +321,42 @@ def test_lines_from_a_pipe_are_echoed(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("put a\r\n{\n\n \x1b\nget a\n"))
     driver = FakeDriver(get=1)
-    assert session.interact(driver, Prompt(lambda path: {}))
+    assert session.interact(driver, Prompt(session.Asked(driver), Board()))
     out = capsys.readouterr().out
     assert out.startswith("tega CLI (q: quit, h:help)\n[tega: 0] put a\n{\n\nbad value at line 2")
     assert out.endswith("\n[tega: 1]  \\u001b\n" + out.split("\\u001b\n")[1])
     assert "[tega: 2] get a\n1\n\n[tega: 3] \n" in out
 
 
-def test_completion_lists_keys_and_is_silent_about_errors() -> None:
-    driver = FakeDriver(roots=(200, "OK", {"a": 1}), get={"x.y": {"z": 1}, "l": [1]})
-    keys = session.keys_at(driver)
-    assert keys(()) == {"a": True}
-    assert keys(("a", "b c")) == {"x.y": True, "l": False}
+def test_completion_lists_what_there_is_and_is_silent_about_errors() -> None:
+    driver = FakeDriver(
+        roots=(200, "OK", {"a": 1}),
+        get={"x.y": {"z": 1}, "l": [1]},
+        channels=(200, "OK", {"c": []}),
+    )
+    asked = session.Asked(driver)
+    assert asked.keys(()) == {"a": True}
+    assert asked.keys(("a", "b c")) == {"x.y": True, "l": False}
     assert driver.asked[1][1] == 'a."b c"'
-    assert session.keys_at(FakeDriver(get=3))(("a",)) == {}
+    assert asked.channels() == ["c"]
+    assert session.Asked(FakeDriver(get=3)).keys(("a",)) == {}
     for error in (GONE, ConnectionRefusedError()):
-        assert session.keys_at(FakeDriver(get=error, roots=error))(("a",)) == {}
-        assert session.keys_at(FakeDriver(get=error, roots=error))(()) == {}
+        failing = session.Asked(FakeDriver(get=error, roots=error, channels=error))
+        assert failing.keys(("a",)) == {}
+        assert failing.keys(()) == {}
+        assert failing.channels() == []
+
+
+@pytest.mark.parametrize(
+    "line", ["sub a", "subr a", "unsub *", "unsubr a", "pub a", "pute a", "publish a"]
+)
+def test_what_needs_a_session_says_so(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    driver = FakeDriver()
+    assert session.interact(driver, Typed(line, "q"))
+    name = "pub" if line.startswith("pub") else line.split()[0]
+    shown = capsys.readouterr().out.splitlines()[1:]
+    assert shown == [f"{name} needs a session: start tega-cli with -s"]
+    assert driver.asked == []
 
 
 # ---- one-shot ------------------------------------------------------------------------------------
