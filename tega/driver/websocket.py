@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
+
+from tega.protocol.frames import (
+    CLOSE,
+    NORMAL,
+    PING,
+    PONG,
+    TEXT,
+    Reader,
+    Violation,
+    accept_value,
+    masked_frame,
+)
 
 T = TypeVar("T")
 
@@ -27,14 +38,6 @@ _MAX_ANSWER: Final = 1 << 16
 
 #: Seconds that the server has to take leave.
 _LEAVE: Final = 1.0
-
-_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-
-_CONTINUATION, _TEXT, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x8, 0x9, 0xA
-_LAST: Final = 0x80
-_MASKED: Final = 0x80
-
-_NORMAL, _PROTOCOL_ERROR, _NOT_TEXT, _TOO_BIG = 1000, 1002, 1003, 1009
 
 
 async def within(seconds: float | None, work: Awaitable[T]) -> T:
@@ -92,8 +95,9 @@ class WebSocket(asyncio.Protocol):
         #: Until the handshake is done: its outcome.
         self._opening: asyncio.Future[None] | None = self._loop.create_future()
         self._key = base64.b64encode(os.urandom(16))
+        # The server's part of the handshake; then, what came together with it.
         self._buffer = bytearray()
-        self._fragments: bytearray | None = None
+        self._reader = Reader(MAX_MESSAGE, masked=False)
         self._frames: list[bytes] = []
         self._writable = asyncio.Event()
         self._writable.set()
@@ -143,8 +147,7 @@ class WebSocket(asyncio.Protocol):
         self._opening = None
         if self._lost.done():
             raise ConnectionError("the server hung up")
-        # What came together with the answer.
-        self._loop.call_soon(self._read)
+        self._loop.call_soon(self._read, b"")
 
     async def _connect(self, host: str, port: int) -> None:
         """Connect to the first address of the host that takes it."""
@@ -177,18 +180,18 @@ class WebSocket(asyncio.Protocol):
 
     def send(self, text: str) -> None:
         """Send a message at the end of this turn of the event loop; none once it is closed."""
-        self._send(_TEXT, text.encode())
+        self._send(TEXT, text.encode())
 
     def ping(self, payload: bytes = b"") -> None:
         """Ask for a sign of life; the pong comes behind the answers to what was sent before."""
-        self._send(_PING, payload)
+        self._send(PING, payload)
 
     def _send(self, opcode: int, payload: bytes) -> None:
         if self._leaving:
             return
         if not self._frames:
             self._loop.call_soon(self._flush)
-        self._frames.append(_frame(opcode, payload))
+        self._frames.append(masked_frame(payload, os.urandom(4), opcode))
 
     def _flush(self) -> None:
         frames, self._frames = self._frames, []
@@ -208,7 +211,7 @@ class WebSocket(asyncio.Protocol):
 
     async def close(self) -> None:
         """Send what is still to be sent, take leave, and close."""
-        self._leave(_NORMAL)
+        self._leave(NORMAL)
         if self._transport is not None:
             with suppress(TimeoutError):
                 await within(_LEAVE, asyncio.shield(self._lost))
@@ -223,7 +226,7 @@ class WebSocket(asyncio.Protocol):
             self._transport.abort()
 
     def _leave(self, code: int) -> None:
-        self._send(_CLOSE, struct.pack("!H", code))
+        self._send(CLOSE, struct.pack("!H", code))
         self._flush()
         self._leaving = True
 
@@ -253,10 +256,11 @@ class WebSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard = self._loop.time()
-        self._buffer += data
         if self._opening is None:
-            self._read()
-        elif not self._opening.done():
+            self._read(data)
+            return
+        self._buffer += data
+        if not self._opening.done():
             self._read_answer(self._opening)
 
     # -- reading --------------------------------------------------------------------------------
@@ -271,100 +275,53 @@ class WebSocket(asyncio.Protocol):
             name.strip().lower(): value.strip()
             for name, _, value in (line.partition(":") for line in lines)
         }
-        digest = base64.b64encode(hashlib.sha1(self._key + _GUID).digest()).decode()
         protocol, _, rest = first.partition(" ")
         if not protocol.startswith("HTTP/1."):
             opening.set_exception(HandshakeRefused(f"no HTTP: {first[:64]!r}"))
         elif not rest.startswith("101"):
             status = int(rest[:3]) if rest[:3].isdigit() else None
             opening.set_exception(HandshakeRefused(f"no WebSocket: {rest[:64]}", status))
-        elif headers.get("sec-websocket-accept") != digest:
+        elif headers.get("sec-websocket-accept") != accept_value(self._key.decode()):
             opening.set_exception(HandshakeRefused("its answer is that of no WebSocket server"))
         else:
             del self._buffer[: end + 4]
             opening.set_result(None)
 
-    def _read(self) -> None:
-        """Take the whole frames that have come."""
-        buffer = self._buffer
-        have = len(buffer)
-        at = 0
-        while have - at >= 2 and not self._ended:
-            size = buffer[at + 1]
-            start = at + 2
-            if size > 125:
-                wide = 2 if size == 126 else 8
-                start += wide
-                if size > 127 or have < start:
-                    break
-                size = int.from_bytes(buffer[start - wide : start], "big")
-            if size + len(self._fragments or b"") > MAX_MESSAGE:
-                self._fail(_TOO_BIG)
-                return
-            if have < start + size:
-                break
-            self._frame_received(buffer[at], buffer[start : start + size])
-            at = start + size
-        if have - at >= 2 and buffer[at + 1] & _MASKED:
-            self._fail(_PROTOCOL_ERROR)
-        del buffer[:at]
+    def _read(self, data: bytes) -> None:
+        """Take what has come."""
+        if self._buffer:
+            # What came together with the answer.
+            data = bytes(self._buffer) + data
+            self._buffer.clear()
+        try:
+            for opcode, payload in self._reader.feed(data):
+                if self._ended:
+                    return
+                self._received(opcode, payload)
+        except Violation as error:
+            self._fail(error.code)
 
     @property
     def _ended(self) -> bool:
         return self._code is not None or self._transport is None or self._transport.is_closing()
 
-    def _frame_received(self, first: int, payload: bytearray) -> None:
-        if first == _TEXT | _LAST and self._fragments is None:
-            self._message_received(payload)
-        elif first in (_TEXT, _CONTINUATION, _CONTINUATION | _LAST):
-            if (first == _TEXT) != (self._fragments is None):
-                self._fail(_PROTOCOL_ERROR)
-                return
-            if self._fragments is None:
-                self._fragments = bytearray()
-            self._fragments += payload
-            if first & _LAST:
-                whole, self._fragments = self._fragments, None
-                self._message_received(whole)
-        elif first == _PING | _LAST:
-            self._send(_PONG, bytes(payload))
-        elif first == _CLOSE | _LAST:
+    def _received(self, opcode: int, payload: str | bytes) -> None:
+        if isinstance(payload, str):
+            if not self._leaving:
+                self._on_text(payload)
+        elif opcode == PING:
+            self._send(PONG, payload)
+        elif opcode == PONG:
+            self._on_pong(payload)
+        elif opcode == CLOSE:
             self._code = int.from_bytes(payload[:2], "big") if len(payload) > 1 else 1005
             self._reason = payload[2:].decode(errors="replace")
-            self._leave(_NORMAL)
+            self._leave(NORMAL)
             assert self._transport is not None
             self._transport.close()
-        elif first == _PONG | _LAST:
-            self._on_pong(bytes(payload))
-        else:
-            self._fail(_NOT_TEXT if first & 0x7F == 0x2 else _PROTOCOL_ERROR)
-
-    def _message_received(self, payload: bytearray) -> None:
-        try:
-            text = payload.decode()
-        except UnicodeDecodeError:
-            self._fail(_PROTOCOL_ERROR)
-            return
-        if not self._leaving:
-            self._on_text(text)
 
     def _fail(self, code: int) -> None:
         """This is no WebSocket message, or one too large: say so, and hang up."""
         self._leave(code)
         if self._transport is not None:
             self._transport.close()
-
-
-def _frame(opcode: int, payload: bytes) -> bytes:
-    """A whole message in one frame, as a client sends it: masked (RFC 6455, section 5.3)."""
-    size = len(payload)
-    mask = os.urandom(4)
-    stream = (mask * (size // 4 + 1))[:size]
-    masked = int.from_bytes(payload, "big") ^ int.from_bytes(stream, "big")
-    if size < 126:
-        head = bytes((opcode | _LAST, _MASKED | size))
-    elif size < 1 << 16:
-        head = struct.pack("!BBH", opcode | _LAST, _MASKED | 126, size)
-    else:
-        head = struct.pack("!BBQ", opcode | _LAST, _MASKED | 127, size)
-    return head + mask + masked.to_bytes(size, "big")

@@ -17,9 +17,9 @@ from tega.database import Database
 from tega.notices import Notice, standing
 from tega.paths import wire
 from tega.protocol import Since
+from tega.protocol.frames import frame
 from tega.subscriber import SCOPE
 from tega.watch import Publication, Subscription, Watcher
-from tega.web.frames import frame
 from tega.web.outbox import FRAGMENT, Outbox
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 
 from tornado.iostream import IOStream, StreamClosedError
 
-from tega.web.frames import CONTINUATION, PING, frame
+from tega.protocol.frames import CONTINUATION, PING, frame
 
 log = logging.getLogger(__name__)
 

@@ -36,13 +36,13 @@ from tega.protocol import (
     Unsubscribe,
     is_message,
 )
+from tega.protocol.frames import frame
 from tega.store import commit as commits
 from tega.subscriber import SCOPE
 from tega.watch import Publication
 from tega.web import batch, calls
 from tega.web.context import Context
 from tega.web.feed import MAX_BACKLOG, Feed
-from tega.web.frames import frame
 from tega.web.http import Later
 from tega.web.outbox import Outbox, Pieces
 from tega.web.sessions import NOT_OURS, TAKEN_OVER

@@ -14,8 +14,7 @@ from tornado.httputil import HTTPHeaders, ResponseStartLine
 from tornado.iostream import IOStream, StreamClosedError
 
 from tega.errors import Forbidden, Malformed
-from tega.web.context import Context
-from tega.web.frames import (
+from tega.protocol.frames import (
     CLOSE,
     NORMAL,
     PING,
@@ -26,7 +25,8 @@ from tega.web.frames import (
     close_frame,
     frame,
 )
-from tega.web.frames import PONG as _PONG
+from tega.protocol.frames import PONG as _PONG
+from tega.web.context import Context
 from tega.web.outbox import Outbox
 from tega.web.session import ServerSession
 

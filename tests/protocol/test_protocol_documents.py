@@ -11,7 +11,8 @@ from diagrams import ROOT, body_alike, fences, steps
 
 from tega import paths, protocol, strictjson, watch
 from tega.errors import BY_CODE, Malformed
-from tega.web import batch, feed, frames, session, sessions, websocket
+from tega.protocol import frames
+from tega.web import batch, feed, session, sessions, websocket
 
 PAGE = "doc/message-format.md"
 TEXT = (ROOT / PAGE).read_text(encoding="utf-8")

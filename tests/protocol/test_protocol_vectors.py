@@ -10,7 +10,7 @@ from ends import Ends
 from vectors import load, octets, whole
 
 from tega import protocol
-from tega.web import frames
+from tega.protocol import frames
 
 MESSAGES = load("messages.json")
 REFUSED = load("refused.json")

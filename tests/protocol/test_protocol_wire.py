@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rawpeer import CLOSE, PING, PONG, TEXT, RawPeer, masked, serving
 
-from tega.web.frames import frame
+from tega.protocol.frames import frame
 
 HANDSHAKE = {
     "Host": "127.0.0.1",

@@ -11,8 +11,8 @@ from typing import Any, cast
 import pytest
 from tornado.iostream import IOStream, StreamClosedError
 
+from tega.protocol.frames import CLOSE, CONTINUATION, TEXT, close_frame, frame
 from tega.web import outbox as module
-from tega.web.frames import CLOSE, CONTINUATION, TEXT, close_frame, frame
 from tega.web.outbox import FRAGMENT, PING_FRAME, Outbox, Outboxes, gathered
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tega.web.frames import (
+from tega.protocol.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,

@@ -1,4 +1,4 @@
-"""WebSocket frames (RFC 6455), as a server reads and writes them; no I/O.
+"""WebSocket frames (RFC 6455), for both ends and without I/O; as much as tega has use for.
 
 Tornado reads a frame in three or four steps through its stream. Here a chunk from the network,
 which under load holds many frames, is taken apart at once: a small message costs half as much.
@@ -55,13 +55,24 @@ def accept_value(key: str) -> str:
 
 def frame(payload: bytes, opcode: int = TEXT, last: bool = True) -> bytes:
     """A frame as a server sends it: not masked."""
-    first = opcode | (_LAST if last else 0)
-    size = len(payload)
+    return _head(opcode | (_LAST if last else 0), len(payload), 0) + payload
+
+
+def masked_frame(payload: bytes, mask: bytes, opcode: int = TEXT) -> bytes:
+    """A whole message as a client sends it.
+
+    :param mask: four bytes that nobody can guess
+    """
+    head = _head(opcode | _LAST, len(payload), _MASKED)
+    return head + mask + _unmasked(payload, mask)
+
+
+def _head(first: int, size: int, masked: int) -> bytes:
     if size < 126:
-        return bytes((first, size)) + payload
+        return bytes((first, masked | size))
     if size < 1 << 16:
-        return struct.pack("!BBH", first, 126, size) + payload
-    return struct.pack("!BBQ", first, 127, size) + payload
+        return struct.pack("!BBH", first, masked | 126, size)
+    return struct.pack("!BBQ", first, masked | 127, size)
 
 
 def close_frame(code: int, reason: str) -> bytes:
@@ -70,15 +81,17 @@ def close_frame(code: int, reason: str) -> bytes:
 
 
 class Reader:
-    """Takes a stream of bytes from a client apart.
+    """Takes a stream of bytes apart.
 
     :param limit: most bytes of a message
+    :param masked: whether frames must be masked, as those of a client are, or must not
     """
 
-    __slots__ = ("_chunks", "_fragments", "_have", "_limit", "_size", "_wanted")
+    __slots__ = ("_chunks", "_fragments", "_have", "_limit", "_masked", "_size", "_wanted")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, masked: bool = True) -> None:
         self._limit = limit
+        self._masked = _MASKED if masked else 0
         # What has come of a frame that is not whole, and how many bytes that needs at least.
         self._chunks: list[bytes] = []
         self._have = 0
@@ -115,13 +128,15 @@ class Reader:
                 length = int.from_bytes(data[position : position + wide], "big")
                 position += wide
             self._check(first, second, length)
-            wanted = end = position + 4 + length
+            begin = position + 4 if self._masked else position
+            wanted = end = begin + length
             if size < end:
                 break
-            payload = data[position + 4 : end]
-            mask = data[position : position + 4]
-            if mask != b"\0\0\0\0":
-                payload = _unmasked(payload, mask)
+            payload = data[begin:end]
+            if self._masked:
+                mask = data[position:begin]
+                if mask != b"\0\0\0\0":
+                    payload = _unmasked(payload, mask)
             start = end
             opcode = first & _OPCODE
             if opcode >= CLOSE:
@@ -141,8 +156,8 @@ class Reader:
         opcode = first & _OPCODE
         if first & _RESERVED:
             raise Violation(VIOLATION, "reserved bits are set: no extension was agreed on")
-        if not second & _MASKED:
-            raise Violation(VIOLATION, "a client's frames must be masked")
+        if second & _MASKED != self._masked:
+            raise Violation(VIOLATION, "a client's frames must be masked, a server's must not")
         if opcode >= CLOSE:
             if opcode > PONG or length > _CONTROL or not first & _LAST:
                 raise Violation(VIOLATION, "a malformed control frame")
