@@ -130,13 +130,14 @@ class WSClient:
         """
         self.socket.setblocking(False)
         until, sent, position, mute = time.monotonic() + seconds, 0, 0, 0
+        view = memoryview(data)
         while time.monotonic() < until and mute < 5:
             if not select.select([], [self.socket], [], 0.2)[1]:
                 mute += 1
                 continue
             mute = 0
             try:
-                count = self.socket.send(data[position:])
+                count = self.socket.send(view[position:])
             except (BlockingIOError, ConnectionError):
                 mute += 1
                 continue
@@ -155,7 +156,8 @@ class WSClient:
             raise Ended(None)
         self._taken += chunk
 
-    def _frame(self) -> tuple[int, bool, bytes]:
+    def frame(self) -> tuple[int, bool, bytes]:
+        """The next frame: opcode, whether it is the last of its message, payload."""
         while True:
             taken = self._taken
             if len(taken) >= 2:
@@ -175,7 +177,7 @@ class WSClient:
         :raises Ended: where the connection has ended
         """
         while True:
-            opcode, last, payload = self._frame()
+            opcode, last, payload = self.frame()
             if opcode == CLOSE:
                 (code,) = struct.unpack("!H", payload[:2]) if payload else (None,)
                 raise Ended(code, payload[2:].decode())

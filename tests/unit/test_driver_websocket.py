@@ -156,7 +156,7 @@ async def test_frames_in_pieces(step: int) -> None:
         (frame(0x80, b"continues nothing"), 1002),
         (frame(0x01, b"begun") + TEXT, 1002),
         (frame(0x09, b"a fragmented ping"), 1002),
-        (frame(0x81, b"\xff"), 1002),
+        (frame(0x81, b"\xff"), 1007),
         (bytes((0x81, 0x85)) + bytes(9), 1002),
         (bytes((0x81, 127)) + bytes((0xFF,)) * 8, 1009),
         (struct.pack("!BBQ", 0x81, 127, module.MAX_MESSAGE + 1), 1009),
