@@ -113,6 +113,11 @@ def _split_quoted(dotted: str) -> list[str]:
 
 def dotted(path: Iterable[str]) -> str:
     """Write a path with dots, quoting the keys that need it."""
+    path = tuple(path)
+    joined = ".".join(path)
+    # Most paths need no quotes at all, which is soon seen of all keys together.
+    if joined.count(".") < len(path) and joined.isascii() and _is_plain(joined.replace(".", "")):
+        return joined
     return ".".join([key if _is_plain(key) else _quoted(key) for key in path])
 
 

@@ -31,7 +31,8 @@ _MAX_REMOVED: Final = 1 << 20
 class Put(msgspec.Struct, frozen=True, gc=False, eq=False):
     """Replace the subtree at `path` by fresh `content`, if it has the version `expected`.
 
-    One that is `ephemeral` is owned by `tega_id`, or by that of the transaction.
+    An `ephemeral` one is owned by `tega_id`, or by that of the transaction. `text` is the content
+    as JSON, where that was at hand.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class Put(msgspec.Struct, frozen=True, gc=False, eq=False):
     expected: int | None = None
     tega_id: str | None = None
     ephemeral: bool = False
+    text: bytes | None = None
 
 
 class Delete(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -72,7 +74,8 @@ def make_put(
         check_tega_id(tega_id)
     if expected is not None and expected < MUST_NOT_EXIST:
         raise Malformed(f"version {expected}: a put takes one from 0 up, or -1 for 'not there'")
-    return Put(path, node.freeze(value, max_depth - len(path)), expected, tega_id, ephemeral)
+    content = node.freeze(value, max_depth - len(path))
+    return Put(path, content, expected, tega_id, ephemeral, dumps(value))
 
 
 def make_delete(
@@ -275,10 +278,8 @@ class Draft:
                 raise Collision(
                     f"collision at {path}: expected {wanted}, found {there}: read it again and "
                     "decide anew",
-                    path=path,
-                    expected=expected,
-                    found=found,
-                )
+                    path=path, expected=expected, found=found,
+                )  # fmt: skip
 
     def apply(self, operation: Operation) -> None:
         """Apply one operation to the draft.
@@ -292,6 +293,7 @@ class Draft:
         version = self.versions[name]
         tega_id = operation.tega_id or self.tega_id
         ope: Literal["PUT", "DELETE"]
+        text: bytes | None = None
         if isinstance(operation, Put):
             ope, content, transient = "PUT", operation.content, operation.ephemeral
             if transient or mark_of(before) is not None:
@@ -299,7 +301,7 @@ class Draft:
                 after, replaced = self._put(before, current, path, content, version, owner)
             else:
                 after, replaced = node.put(before, current, path, content, version)
-            text: bytes | None = encode.text(content)
+            text = operation.text or encode.text(content)
         else:
             ope, transient = "DELETE", False
             if mark_of(before) is not None:
