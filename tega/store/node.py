@@ -28,7 +28,7 @@ import immutables
 import msgspec
 
 from tega.errors import LeafInTheWay, Malformed, NotFound
-from tega.paths import MAX_DEPTH, Path, check_key, dotted
+from tega.paths import MAX_DEPTH, MAX_KEY, Path, check_key, dotted
 from tega.strictjson import dumps
 
 #: A version that is not kept here, but taken from what is above.
@@ -119,8 +119,10 @@ def freeze(value: Any, room: int = MAX_DEPTH) -> Content:
         for key, child in value.items():
             if type(key) is not str:
                 raise Malformed(f"key {key!r} is {type(key).__name__}: keys are strings")
-            check_key(key)
-            # Most leaves are plain texts and small numbers, which need no call of their own.
+            # Most keys are short and plain, most leaves plain texts and small numbers: none of them
+            # needs a call of its own.
+            if not (key.isascii() and 0 < len(key) <= MAX_KEY and key[0] != "_"):
+                check_key(key)
             leaf = type(child)
             if (leaf is str and child.isascii()) or (leaf is int and -_SMALL < child < _SMALL):
                 children[key] = child
