@@ -163,7 +163,8 @@ def error_of(owner: str, body: Any) -> TegaError:
     kind = BY_CODE.get(str(body.get("code")), CallFailed)
     if not issubclass(kind, CallFailed | CallTimeout):
         kind = CallFailed
-    details = {
-        name: value for name, value in body.items() if name not in ("code", "message", "owner")
-    }
-    return kind(body["message"], **{**details, "owner": owner})
+    error = kind(body["message"])
+    # Not as keyword arguments: its owner may call them whatever it likes.
+    error.details.update({k: v for k, v in body.items() if k not in ("code", "message")})
+    error.details["owner"] = owner
+    return error

@@ -72,6 +72,7 @@ class ServerSession(Feed):
         self.heard = self._loop.time()
         self._calls: dict[int, tuple[Later, float]] = {}
         self._last_call = 0
+        self._unanswered = 0
         self._room: Future[None] | None = None
         context.sessions.add(self)
 
@@ -97,11 +98,16 @@ class ServerSession(Feed):
                 message, Internal(f"internal error, reference {reference} in the server's log")
             )
 
+    @property
+    def _open(self) -> int:
+        """What it has asked for that is not done yet."""
+        return self._connection.was_asked + self._unanswered
+
     def room(self) -> Future[None] | None:
         """What to wait for before more is read; None where there is room."""
         if self.over:
             return None
-        if self._connection.was_asked >= MAX_OPEN or self.outbox.backlog > MAX_BACKLOG:
+        if self._open >= MAX_OPEN or self.outbox.backlog > MAX_BACKLOG:
             self._room = self._loop.create_future()
             return self._room
         return None
@@ -157,11 +163,14 @@ class ServerSession(Feed):
         """Commit what has no answer, unless it is refused."""
 
         def settled(pending: Pending) -> None:
+            self._unanswered -= 1
             try:
                 pending.result()
             except TegaError as error:
                 self.refuse(error)
+            self._make_room()
 
+        self._unanswered += 1
         self._context.committer.enter(request, settled)
 
     # -- what is to be answered -----------------------------------------------------------------
@@ -227,7 +236,7 @@ class ServerSession(Feed):
         room = self._room
         if room is None or room.done():
             return
-        if self._connection.was_asked <= MAX_OPEN // 2 and self.outbox.backlog <= MAX_BACKLOG:
+        if self._open <= MAX_OPEN // 2 and self.outbox.backlog <= MAX_BACKLOG:
             room.set_result(None)
 
     def drained(self) -> None:
@@ -246,6 +255,8 @@ class ServerSession(Feed):
         """
         if len(self._calls) >= MAX_OPEN:
             raise OverLimit(f"{self.tega_id} has {MAX_OPEN} calls open, the limit: try again later")
+        if self.outbox.backlog > MAX_BACKLOG:
+            raise OverLimit(f"{self.tega_id} does not take the calls that it has: try again later")
         self._last_call += 1
         request = Request(self._last_call, "RPC", caller, path, body)
         answer = Later()

@@ -62,6 +62,7 @@ class Sessions:
         self._reserved: set[str] = {database.tega_id}
         #: Whether nothing more is taken from clients.
         self.ending = False
+        self._due = self._loop.time() + _LOOK
         self._timer = self._loop.call_later(_LOOK, self._look)
 
     def __len__(self) -> int:
@@ -112,9 +113,14 @@ class Sessions:
         return {tega_id: one.scope for tega_id, one in sorted(self._by_id.items())}
 
     def _look(self) -> None:
-        self._timer = self._loop.call_later(_LOOK, self._look)
         now = self._loop.time()
+        # What a server that stood still did not hear was said all the same, and is to be read yet.
+        late = now - self._due
+        self._due = now + _LOOK
+        self._timer = self._loop.call_later(_LOOK, self._look)
         for session in list(self._all):
+            if late > _LOOK:
+                session.heard += late
             session.look(now)
             silent = now - session.heard
             if silent > self._ping_timeout:

@@ -38,6 +38,9 @@ _MORE: Final = 1 << 16
 #: Bytes that are read at once.
 _CHUNK: Final = 1 << 16
 
+#: Messages of one client are taken for so long in one turn of the event loop, seconds.
+_TURN: Final = 0.005
+
 #: So long a client may take to close its end of the connection too, seconds.
 _PARTING: Final = 2.0
 
@@ -160,7 +163,7 @@ class _Connection:
         try:
             while True:
                 chunk = await self._stream.read_bytes(_CHUNK, partial=True)
-                session.heard = self._loop.time()
+                session.heard = begun = self._loop.time()
                 for opcode, payload in self._reader.feed(chunk):
                     if opcode == TEXT:
                         assert isinstance(payload, str)
@@ -174,7 +177,11 @@ class _Connection:
                     room = session.room()
                     if room is not None:
                         await room
-                        session.heard = self._loop.time()
+                        session.heard = begun = self._loop.time()
+                    elif self._loop.time() - begun > _TURN:
+                        # One that sends much must not hold up the others.
+                        await asyncio.sleep(0)
+                        begun = self._loop.time()
                 # First what this has caused, a flush and its answers; to look for more takes time,
                 # and a client that waits for its answer has sent none.
                 await asyncio.sleep(0)

@@ -191,7 +191,7 @@ class WSClient:
 
     def is_readable(self, seconds: float) -> bool:
         """Whether anything comes within so long."""
-        return bool(self._taken or select.select([self.socket], [], [], seconds)[0])
+        return bool(self._kept or self._taken or select.select([self.socket], [], [], seconds)[0])
 
     def receive(self) -> Message:
         """The next message."""
