@@ -309,7 +309,8 @@ class Hub:
         while after < self._delivered:
             with self._lock:
                 first = self._kept[0].seq if self._kept else self._published + 1
-                batch = list(islice(self._kept, max(after + 1 - first, 0), after + 65 - first))
+                start = max(after + 1 - first, 0)
+                batch = list(islice(self._kept, start, start + 64))
             for commit in batch:
                 if commit.seq > self._delivered:
                     return

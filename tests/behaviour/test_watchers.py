@@ -635,6 +635,16 @@ class Site:
         self.writers.append(threading.Thread(target=go_on))
         self.writers[-1].start()
 
+    def __enter__(self) -> Site:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over.set()
+        for thread in self.writers:
+            thread.join()
+        self.service.process.kill()
+        self.service.process.communicate()
+
     def reach(self, count: int) -> None:
         """Wait for so many commits more."""
         with WSClient(self.service.port, "counter") as counter:
@@ -671,7 +681,7 @@ class Client(threading.Thread):
     def __init__(
         self, site: Site, tega_id: str, root: str | None, pause: float = 0, stamina: int = 0
     ) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self.site, self.tega_id, self.root = site, tega_id, root
         self.pause, self.stamina = pause, stamina
         self.history: History = []
@@ -772,13 +782,13 @@ def crowd(site: Site) -> list[Client]:
 
 @pytest.mark.parametrize("resume", [4096, 50])
 def test_a_server_keeps_its_promises(tmp_path: Path, resume: int) -> None:
-    site = Site(tmp_path, "--resume", str(resume))
-    clients = crowd(site)
-    for _ in range(3):
-        site.reach(400)
-        clients.append(Client(site, f"late{len(clients)}", "b", stamina=50))
-        assert site.service.ask("POST", "/_snapshot")[0] == 200
-    logged, until = site.end(clients)
+    with Site(tmp_path, "--resume", str(resume)) as site:
+        clients = crowd(site)
+        for _ in range(3):
+            site.reach(400)
+            clients.append(Client(site, f"late{len(clients)}", "b", stamina=50))
+            assert site.service.ask("POST", "/_ss")[0] == 200
+        logged, until = site.end(clients)
     for client in clients:
         keep_all_promises(client.history, Truth(logged, client.root, client.tega_id), until)
     by_name = {client.tega_id: client for client in clients}
@@ -791,13 +801,13 @@ def test_a_server_keeps_its_promises(tmp_path: Path, resume: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_promises_outlast_a_restart(tmp_path: Path, number: int) -> None:
-    site = Site(tmp_path)
-    clients = crowd(site)
-    for _ in range(3):
-        site.reach(150)
-        site.restart(number)
-    site.reach(50)
-    logged, until = site.end(clients)
+    with Site(tmp_path) as site:
+        clients = crowd(site)
+        for _ in range(3):
+            site.reach(150)
+            site.restart(number)
+        site.reach(50)
+        logged, until = site.end(clients)
     for client in clients:
         keep_all_promises(client.history, Truth(logged, client.root, client.tega_id), until)
         assert client.had(Gone)

@@ -479,7 +479,7 @@ async def test_one_too_far_behind_is_told_what_stands_there(db: Database) -> Non
     fed = Fed(db)
     fed.subscribe("a")
     await behind(db, fed)
-    for value in range(150):
+    for value in range(400):
         db.commit(put("a", value))
     last = db.state.seq
     await fed.take_all()
