@@ -22,7 +22,7 @@ from wsclient import BINARY, CLOSE, PING, Ended, WSClient, delete, frame, head, 
 GROWTH = 60 << 20
 
 #: Less than this counts as this: other processes may be at work too, seconds.
-FLOOR = 0.005
+FLOOR = 0.05
 
 #: What a test does to the server, it does for so long, seconds.
 SPELL = 2.0
@@ -76,7 +76,7 @@ def as_ever(service: Service) -> Iterator[None]:
             asking.join()
         slow = statistics.median(took)
         assert slow < 10 * max(quiet, FLOOR), f"{1e3 * slow:.1f} ms instead of {1e3 * quiet:.1f} ms"
-        assert max(took) < 2.0
+        assert max(took) < 5.0
         grown = peak(service) - size
         assert grown < GROWTH, f"grown by {grown >> 20} MiB"
 
