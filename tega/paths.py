@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from functools import lru_cache
+from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
 from tega.errors import Malformed
@@ -25,6 +27,12 @@ MAX_DEPTH = 64
 
 #: Most characters of a client's transaction id.
 MAX_TXID = 255
+
+#: Paths of which both forms are remembered, most, and the most characters or keys of one: agents
+#: write to the same few places over and over.
+_REMEMBERED: Final = 4096
+_SHORT: Final = 200
+_SHALLOW: Final = 8
 
 _TEGA_ID = re.compile(r"[A-Za-z0-9.-][A-Za-z0-9._-]*")
 
@@ -57,6 +65,29 @@ def check_key(key: str) -> None:
         )
 
 
+def check_keys(keys: Collection[Any]) -> None:
+    """Refuse what cannot be the keys of one object.
+
+    :raises Malformed: naming the first that cannot, and the rule
+    """
+    # Most keys are short and plain, which is soon seen of all of them together.
+    try:
+        joined = "\n".join(keys)
+    except TypeError:
+        key = next(key for key in keys if not isinstance(key, str))
+        raise Malformed(f"key {key!r} is {type(key).__name__}: keys are strings") from None
+    if (
+        joined.isascii()
+        and len(joined) <= MAX_KEY
+        and joined[:1] != "_"
+        and "\n_" not in joined
+        and "" not in keys
+    ):
+        return
+    for key in keys:
+        check_key(key)
+
+
 def check(path: Iterable[str]) -> Path:
     """A sequence of keys as a path, each one checked.
 
@@ -78,6 +109,10 @@ def parse(dotted: str) -> Path:
 
     :raises Malformed: naming the path and what is wrong with it
     """
+    return _parsed(dotted) if len(dotted) <= _SHORT else _read(dotted)
+
+
+def _read(dotted: str) -> Path:
     try:
         return check(dotted.split(".") if '"' not in dotted else _split_quoted(dotted))
     except Malformed as error:
@@ -85,6 +120,9 @@ def parse(dotted: str) -> Path:
         error.message = f"malformed path {shown!r}: {error.message}"
         error.details.setdefault("path", shown)
         raise
+
+
+_parsed = lru_cache(_REMEMBERED)(_read)
 
 
 def _split_quoted(dotted: str) -> list[str]:
@@ -134,7 +172,15 @@ def _quoted(key: str) -> str:
 
 def wire(path: Iterable[str]) -> str:
     """Write a path with dots and without any space, as log and message parameters need it."""
+    path = tuple(path)
+    return _written(path) if len(path) <= _SHALLOW else _write(path)
+
+
+def _write(path: Path) -> str:
     return dotted(path).replace(" ", "\\u0020")
+
+
+_written = lru_cache(_REMEMBERED)(_write)
 
 
 def from_url(url: str) -> Path:

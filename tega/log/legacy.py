@@ -28,6 +28,7 @@ from tega.log.record import Data
 from tega.paths import Path as NodePath
 from tega.paths import check_key, dotted, parse
 from tega.store import node
+from tega.store.children import children_of
 from tega.store.commit import Delete, Draft, make_put
 from tega.store.history import Root, State
 from tega.store.node import ABSENT, Content, Leaf, MaybeContent, Node
@@ -388,7 +389,7 @@ def _content(
             children[key] = content if own == version else _versioned(content, own)
     if left_out and not children:
         return ABSENT
-    return Node(immutables.Map(children))
+    return Node(children_of(children))
 
 
 def _version_in(value: Any, otherwise: int) -> int:

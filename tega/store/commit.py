@@ -491,7 +491,7 @@ class Draft:
 
 def _record(ope: str, path: Path, tega_id: str, instance: bytes | None, version: int) -> bytes:
     return b'{"ope":"%b","path":%b,"tega_id":%b%b,"version":%d}' % (
-        ope.encode(),
+        b"PUT" if ope == "PUT" else b"DELETE",
         dumps(wire(path)),
         dumps(tega_id),
         b"" if instance is None else b',"instance":' + instance,

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-import immutables
-
 from tega.errors import Malformed
+from tega.store.children import Children, changed_children, children_of
 from tega.store.node import (
     ABSENT,
     UNSET,
@@ -114,9 +113,7 @@ def packed_since(old: MaybeContent, new: Content) -> Iterator[bytes]:
     gone = sorted([key for key in before if key not in new.children])
     if gone:
         marks["_gone"] = gone
-    changed = immutables.Map(
-        {k: child for k, child in new.children.items() if before.get(k, ABSENT) is not child}
-    )
+    changed = {k: child for k, child in new.children.items() if before.get(k, ABSENT) is not child}
     yield from _object(changed, marks, None, None, lambda key, child: (
         packed_since(before.get(key, ABSENT), child)
     ))
@@ -148,20 +145,16 @@ def unpacked(value: Any, old: MaybeContent = ABSENT) -> Content:
         return Leaf(freeze(value["_value"], _ANY_DEPTH), value["_version"])
     version, base = value.pop("_version", UNSET), value.pop("_base", UNSET)
     if not value.pop("_changed", False):
-        return Node(immutables.Map({k: unpacked(v) for k, v in value.items()}), version, base)
+        return Node(children_of({k: unpacked(v) for k, v in value.items()}), version, base)
     if type(old) is not Node:
         raise Malformed("a changed container where there was none")
     gone = value.pop("_gone", ())
-    with old.children.mutate() as children:
-        for key in gone:
-            del children[key]
-        for key, child in value.items():
-            children[key] = unpacked(child, old.children.get(key, ABSENT))
-        return Node(children.finish(), version, base)
+    put = {key: unpacked(child, old.children.get(key, ABSENT)) for key, child in value.items()}
+    return Node(changed_children(old.children, put, gone), version, base)
 
 
 def _object(
-    children: immutables.Map[str, Content],
+    children: Children,
     attributes: dict[str, Any],
     leaf: Callable[[Content], Any] | None,
     container: Callable[[Content], Iterator[bytes]] | None,

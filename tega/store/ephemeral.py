@@ -18,9 +18,15 @@ import immutables
 
 from tega.errors import EphemeralConflict
 from tega.paths import Path, dotted
+from tega.store.children import (
+    NONE,
+    Children,
+    changed_children,
+    with_child,
+    without_child,
+)
 from tega.store.node import (
     ABSENT,
-    EMPTY,
     UNSET,
     Content,
     Leaf,
@@ -117,7 +123,7 @@ def put(
     inside = 0 < len(way.top) < len(path)
     for key in path[len(steps) + 1 :]:
         implicit = Mark(implicit=True) if owner is not None and not inside else None
-        steps.append((Node(EMPTY, mark=implicit), key, version))
+        steps.append((Node(NONE, mark=implicit), key, version))
         base = version
     top = way.top
     if owner is not None and not inside:
@@ -190,7 +196,7 @@ def restore(
         raise leaf_in_the_way(way.leaf)
     steps, base = way.steps, way.base
     for key in path[len(steps) + 1 :]:
-        steps.append((Node(EMPTY), key, version))
+        steps.append((Node(NONE), key, version))
         base = version
     merged = _merged(new, way.found, way.base, version, path)
     if merged is not ABSENT and steps and base != version:
@@ -210,13 +216,14 @@ def _merged(
         return _settled(found, base)
     if type(new) is not Node and new is not ABSENT:
         _refuse_others(found, path, None)
-    children = EMPTY if new is ABSENT else new.children
+    children: Children = NONE if new is ABSENT else new.children
     base = base_of(found, version_of(found, base))
     below: immutables.Map[str, bool] = immutables.Map()
     for key in mark.below:
         there = found.children[key]
         child: Content = _merged(children.get(key, ABSENT), there, base, version, (*path, key))
-        children, below = children.set(key, child), below.set(key, not child.mark.lasts)
+        children = with_child(children, key, child)
+        below = below.set(key, not child.mark.lasts)
     made = Mark(None, new is ABSENT, below, sum(below.values()))
     return Node(children, version, UNSET, made)
 
@@ -247,12 +254,12 @@ def _rebuilt(steps: list[_Step], child: MaybeContent, version: int, lasting: boo
     """
     for node, key, base in reversed(steps):
         if child is ABSENT:
-            children = node.children.delete(key)
+            children = without_child(node.children, key)
             # Where an ephemeral node goes, only a container without a mark stands inside one.
             if not children and (lasting or node.mark is None or not node.mark.lasts):
                 continue
         else:
-            children = node.children.set(key, child)
+            children = with_child(node.children, key, child)
         mark = _updated(node.mark, key, child)
         if lasting and mark is not None:
             implicit = mark.transient == len(children)
@@ -306,13 +313,14 @@ def lasting(content: MaybeContent, seen: dict[int, Content] | None = None) -> Ma
         seen = {}
     known = seen.get(id(content))
     if known is None:
-        with content.children.mutate() as children:
-            for key, transient in mark.below.items():
-                if transient:
-                    del children[key]
-                else:
-                    children[key] = lasting(content.children[key], seen)
-            known = Node(children.finish(), content.version, content.base)
+        children = content.children
+        gone = [key for key, transient in mark.below.items() if transient]
+        put = {
+            key: lasting(children[key], seen)
+            for key, transient in mark.below.items()
+            if not transient
+        }
+        known = Node(changed_children(children, put, gone), content.version, content.base)
         seen[id(content)] = known
     return known
 

@@ -1,8 +1,8 @@
 """Immutable trees with a version for every node.
 
-A **container** is a `Node` over a persistent map, so that changing one child copies only the path
-to it. A **leaf** is a plain frozen value: None, bool, int, float, str, or a tuple (a JSON array,
-inside which objects are `immutables.Map`).
+A **container** is a `Node` over `Children`, so that changing one child copies only the path to it.
+A **leaf** is a plain frozen value: None, bool, int, float, str, or a tuple (a JSON array, inside
+which objects are `immutables.Map`).
 
 Versions are kept where they differ. A container has its own `version`, and a `base`: the version
 of each child that carries none. Fresh content carries no version at all (`UNSET` in both), and
@@ -28,7 +28,8 @@ import immutables
 import msgspec
 
 from tega.errors import LeafInTheWay, Malformed, NotFound
-from tega.paths import MAX_DEPTH, MAX_KEY, Path, check_key, dotted
+from tega.paths import MAX_DEPTH, Path, check_keys, dotted
+from tega.store.children import Children, children_of, with_child, without_child
 from tega.strictjson import dumps
 
 #: A version that is not kept here, but taken from what is above.
@@ -77,7 +78,7 @@ class Mark(msgspec.Struct, frozen=True, gc=False, eq=False):
 class Node(msgspec.Struct, frozen=True, gc=False, eq=False):
     """A container."""
 
-    children: immutables.Map[str, Any]
+    children: Children
     version: int = UNSET
     base: int = UNSET
     mark: Mark | None = None
@@ -115,20 +116,18 @@ def freeze(value: Any, room: int = MAX_DEPTH) -> Content:
     if kind is dict:
         if value and room < 1:
             raise _too_deep()
-        children = {}
+        check_keys(value)
+        children = value.copy()
         for key, child in value.items():
-            if type(key) is not str:
-                raise Malformed(f"key {key!r} is {type(key).__name__}: keys are strings")
-            # Most keys are short and plain, most leaves plain texts and small numbers: none of them
-            # needs a call of its own.
-            if not (key.isascii() and 0 < len(key) <= MAX_KEY and key[0] != "_"):
-                check_key(key)
+            # Most leaves are plain texts and small numbers: they need no call of their own.
             leaf = type(child)
-            if (leaf is str and child.isascii()) or (leaf is int and -_SMALL < child < _SMALL):
-                children[key] = child
-            else:
-                children[key] = freeze(child, room - 1)
-        return Node(immutables.Map(children))
+            if leaf is str:
+                if child.isascii():
+                    continue
+            elif leaf is int and -_SMALL < child < _SMALL:
+                continue
+            children[key] = freeze(child, room - 1)
+        return Node(children_of(children))
     if kind is int:
         if value.bit_length() > _MAX_BITS:
             raise Malformed("integer too long: the limit is 4200 digits")
@@ -211,7 +210,7 @@ def stripped(content: Content) -> Content:
         return content.value
     if kind is Node:
         children = {key: stripped(child) for key, child in content.children.items()}
-        return Node(immutables.Map(children))
+        return Node(children_of(children))
     return content
 
 
@@ -322,7 +321,7 @@ def delete(
         raise nothing_to_delete(path)
     while above:
         children, key, base = above.pop()
-        children = children.delete(key)
+        children = without_child(children, key)
         if children:
             return _rebuilt(above, Node(children, version, base), version), content
     return ABSENT, content
@@ -351,13 +350,13 @@ def touched(content: MaybeContent, current: int, path: Path, version: int) -> Ma
     elif len(path) > 1:
         raise NotFound(f"no container at {dotted(path)}", path=dotted(path))
     for node, key, base in reversed(above):
-        content = Node(node.children.set(key, content), version, base, node.mark)
+        content = Node(with_child(node.children, key, content), version, base, node.mark)
     return content
 
 
 def _nested(keys: Path, new: Content) -> Content:
     for key in reversed(keys):
-        new = Node(EMPTY.set(key, new))
+        new = Node({key: new})
     return new
 
 
@@ -370,10 +369,10 @@ def _placed(new: Content, base: int, version: int) -> Content:
 
 
 def _rebuilt(
-    above: list[tuple[immutables.Map[str, Any], str, int]], child: Content, version: int
+    above: list[tuple[Children, str, int]], child: Content, version: int
 ) -> Content:
     for children, key, base in reversed(above):
-        child = Node(children.set(key, child), version, base)
+        child = Node(with_child(children, key, child), version, base)
     return child
 
 

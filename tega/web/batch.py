@@ -111,7 +111,7 @@ def _operation(one: Any, also: frozenset[str], max_depth: int) -> Operation:
 
 
 def _check_keys(one: dict[str, Any], known: frozenset[str]) -> None:
-    if not one.keys() <= known:
+    if not known.issuperset(one):
         unknown = sorted(one.keys() - known)[0]
         raise Malformed(f"unknown key {unknown[:64]!r}: known here are {', '.join(sorted(known))}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from tega.errors import Malformed
 from tega.paths import (
     MAX_KEY,
     check_key,
+    check_keys,
     check_tega_id,
     check_txid,
     dotted,
@@ -200,3 +202,22 @@ def test_transaction_ids(txid: str) -> None:
 def test_malformed_transaction_ids_are_refused(txid: str) -> None:
     with pytest.raises(Malformed, match="transaction id"):
         check_txid(txid)
+
+
+@given(st.lists(st.text(max_size=4) | st.sampled_from(["_a", "a\n_b", "", "x" * 255, "x" * 256])))
+def test_keys_together_are_judged_as_one_by_one(keys: list[str]) -> None:
+    def refusal(check: Callable[[], object]) -> str | None:
+        try:
+            check()
+        except Malformed as error:
+            return error.message
+        return None
+
+    assert refusal(lambda: check_keys(keys)) == refusal(
+        lambda: [check_key(key) for key in keys]
+    )
+
+
+def test_a_key_that_is_no_text_is_named() -> None:
+    with pytest.raises(Malformed, match=r"key 7 is int: keys are strings"):
+        check_keys(["a", 7])

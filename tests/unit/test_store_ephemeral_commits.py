@@ -252,9 +252,11 @@ def test_siblings_cost_nothing(step: Step) -> None:
             State("life"), Transaction((make_put(("r", "a", "x"), 1), *made), "me"), TIME, 10
         )
         wanted = request(step)
+        # What is remembered of the paths is so now.
+        stage(state, wanted, TIME, 10)
         return calls(lambda: stage(state, wanted, TIME, 10))
 
-    assert cost(5_000) == cost(10)
+    assert cost(5_000) == cost(100)
 
 
 def test_to_refuse_a_put_over_many_ephemeral_nodes_costs_no_more_than_over_few() -> None:
