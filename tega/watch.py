@@ -34,8 +34,12 @@ log = logging.getLogger(__name__)
 #: Bytes of records that are kept for watchers which resume, beside their number.
 _MAX_KEPT: Final = 4 << 20
 
-#: Most patterns of one watcher: each takes memory of its own.
+#: Most patterns of one watcher, and most levels of all of them: each takes memory of its own.
 _MAX_PATTERNS: Final = 1_000
+_MAX_PATTERN_LEVELS: Final = 5_000
+
+#: Most levels of all paths that one watcher subscribes to, for each subscription that it may have.
+_LEVELS_EACH: Final = 10
 
 
 class Subscription(msgspec.Struct, eq=False):
@@ -78,12 +82,14 @@ class Watcher:
     """Somebody who can subscribe: a session, a plugin, a subscriber in this process.
 
     :ivar live: whether it is handed notices as they come
+    :ivar levels: of all that it subscribes to: of paths, and (True) of patterns
     """
 
     def __init__(self, tega_id: str) -> None:
         self.tega_id = tega_id
         self.live = True
         self.subscriptions: dict[tuple[str, bool], Subscription] = {}
+        self.levels = {False: 0, True: 0}
 
     def notify(self, notice: Notice) -> None:
         """Here is what a commit means to it."""
@@ -156,7 +162,8 @@ class Hub:
         with self._lock:
             had = watcher.subscriptions.get(key)
             if had is None:
-                self._check_room(watcher, regex)
+                self._check_room(watcher, regex, len(levels))
+                watcher.levels[regex] += len(levels)
             start = self._published if since is None else since
             if had is not None and since is None:
                 start = had.since
@@ -166,7 +173,7 @@ class Hub:
             self._watchers[watcher] = None
             return made
 
-    def _check_room(self, watcher: Watcher, regex: bool) -> None:
+    def _check_room(self, watcher: Watcher, regex: bool, levels: int) -> None:
         patterns = sum(1 for _, one in watcher.subscriptions if one) if regex else 0
         if len(watcher.subscriptions) >= self._most:
             raise OverLimit(
@@ -179,6 +186,13 @@ class Hub:
                 f"{watcher.tega_id} subscribes to {_MAX_PATTERNS} patterns, the limit",
                 limit=_MAX_PATTERNS,
             )
+        most = _MAX_PATTERN_LEVELS if regex else self._most * _LEVELS_EACH
+        if watcher.levels[regex] + levels > most:
+            raise OverLimit(
+                f"the {'patterns' if regex else 'paths'} that {watcher.tega_id} subscribes to have "
+                f"{most} levels together, the limit",
+                limit=most,
+            )
 
     def begin_at(self, watcher: Watcher, subscription: Subscription, seq: int) -> None:
         """Let a subscription count from another sequence number on."""
@@ -190,7 +204,9 @@ class Hub:
         """Let a watcher hear of a path or pattern no more; nothing where it did not."""
         levels = split_pattern(text) if regex else parse(text)
         with self._lock:
-            watcher.subscriptions.pop((text if regex else dotted(levels), regex), None)
+            key = (text if regex else dotted(levels), regex)
+            if watcher.subscriptions.pop(key, None) is not None:
+                watcher.levels[regex] -= len(levels)
             self._topics.remove(levels, regex, watcher)
             if not watcher.subscriptions:
                 self._watchers.pop(watcher, None)
@@ -201,6 +217,7 @@ class Hub:
             for one in watcher.subscriptions.values():
                 self._topics.remove(one.levels, one.regex, watcher)
             watcher.subscriptions.clear()
+            watcher.levels = {False: 0, True: 0}
             self._watchers.pop(watcher, None)
 
     def channels(self) -> dict[str, list[str]]:

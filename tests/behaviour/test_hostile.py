@@ -390,6 +390,17 @@ def test_patterns_that_other_engines_choke_on(service: Service) -> None:
                 writer.tx(delete(f'"{key}"'))
 
 
+@pytest.mark.parametrize("regex", [False, True])
+def test_subscriptions_as_many_and_as_deep_as_they_may_be(service: Service, regex: bool) -> None:
+    dot = "\\." if regex else "."
+    with WSClient(service.port, "h") as hostile, as_ever(service):
+        for number in range(2_100):
+            path = dot.join(f"level{number}x{depth}" for depth in range(60))
+            hostile.send(f"SUBSCRIBE {path} local {regex}")
+        hostile.settle()
+        assert {told.words[1] for told in hostile.notices()} == {"over_limit"}
+
+
 def test_a_put_of_many_children_under_many_patterns(service: Service) -> None:
     """Each child may match every pattern: nobody else may wait for all that."""
     with WSClient(service.port, "h", timeout=120) as hostile:

@@ -139,6 +139,8 @@ def test_every_close_code_is_described() -> None:
         ("key in a path", paths.MAX_KEY, "255 bytes"),
         ("transaction id", paths.MAX_TXID, "255 characters"),
         ("subscriptions", watch._MAX_PATTERNS, "1000 patterns"),
+        ("levels", watch._MAX_PATTERN_LEVELS, "5000 levels"),
+        ("levels", watch._LEVELS_EACH, "10 for each path"),
         ("calls", session.MAX_OPEN, "1024"),
         ("requests", session.MAX_OPEN, "1024"),
         ("bytes", feed.MAX_BACKLOG, "1 MiB"),

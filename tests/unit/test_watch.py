@@ -189,6 +189,30 @@ def test_limits_on_subscriptions() -> None:
         assert len(ear.subscriptions) == 1_200
 
 
+@pytest.mark.parametrize(("regex", "separator", "most"), [(False, ".", 100), (True, r"\.", 5_000)])
+def test_the_levels_of_subscriptions_are_limited_together(
+    regex: bool, separator: str, most: int
+) -> None:
+    def deep(number: int) -> str:
+        return separator.join(f"k{number}x{level}" for level in range(50))
+
+    with Database(MemoryLog(new_life), "srv", max_subscriptions=10 if not regex else 200) as db:
+        ear = Ear()
+        for number in range(most // 50):
+            db.hub.subscribe(ear, deep(number), regex=regex)
+        with pytest.raises(OverLimit, match=f"have {most} levels together"):
+            db.hub.subscribe(ear, "one", regex=regex)
+        db.hub.subscribe(ear, deep(0), regex=regex)
+        db.hub.unsubscribe(ear, "nothing", regex=regex)
+        with pytest.raises(OverLimit):
+            db.hub.subscribe(ear, "one", regex=regex)
+        db.hub.unsubscribe(ear, deep(0), regex=regex)
+        db.hub.subscribe(ear, "one", regex=regex)
+        db.hub.unsubscribe_all(ear)
+        for number in range(most // 50):
+            db.hub.subscribe(ear, deep(number), regex=regex)
+
+
 def test_who_subscribes_to_what(db: Database) -> None:
     x, y = Ear("x"), Ear("y")
     db.hub.subscribe(x, 'a."10.0.0.0/24"', SCOPE.GLOBAL)
