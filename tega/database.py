@@ -25,7 +25,7 @@ from tega.log.base import Log, Progress, Settings
 from tega.log.file import timestamp
 from tega.log.record import Logged
 from tega.paths import Path
-from tega.store import commit as commits
+from tega.store import staging
 from tega.store.check import check
 from tega.store.commit import Commit, Lapse, Operation, Request, Transaction
 from tega.store.history import Result, State
@@ -171,7 +171,7 @@ class Database:
 
         :raises TegaError: where an operation could not be applied
         """
-        return commits.candidate(self._published, operations, tega_id, self._live)
+        return staging.candidate(self._published, operations, tega_id, self._live)
 
     def commits_after(self, root: str, version: int) -> Iterator[Logged]:
         """The commits that made later versions of a root, oldest first, as far as they are kept."""
@@ -231,7 +231,7 @@ class Database:
         if nothing:
             return Pending(staged, Result(staged.seq, immutables.Map()), None)
         try:
-            self._staged, commit = commits.stage(
+            self._staged, commit = staging.stage(
                 staged, request, self._clock(), self.maxlen, self._live
             )
         except TegaError as error:

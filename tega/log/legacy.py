@@ -29,9 +29,10 @@ from tega.paths import Path as NodePath
 from tega.paths import check_key, dotted, parse
 from tega.store import node
 from tega.store.children import children_of
-from tega.store.commit import Delete, Draft, make_put
+from tega.store.commit import Delete, make_put
 from tega.store.history import Root, State
 from tega.store.node import ABSENT, Content, Leaf, MaybeContent, Node
+from tega.store.staging import Draft
 
 log = logging.getLogger(__name__)
 

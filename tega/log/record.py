@@ -28,8 +28,9 @@ import msgspec
 from tega.errors import Malformed, TegaError
 from tega.paths import parse, wire
 from tega.store import node
-from tega.store.commit import Commit, replay
+from tega.store.commit import Commit
 from tega.store.history import State
+from tega.store.staging import replay
 
 Data: TypeAlias = bytes | mmap
 

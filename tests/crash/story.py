@@ -12,9 +12,10 @@ from tega.database import Database, Pending, new_life
 from tega.errors import Collision
 from tega.log.disk import Disk
 from tega.log.file import FileLog
-from tega.store.commit import Request, Rollback, Transaction, make_delete, make_put, stage
+from tega.store.commit import Request, Rollback, Transaction, make_delete, make_put
 from tega.store.history import State
 from tega.store.node import ABSENT, Node, thaw, walk
+from tega.store.staging import stage
 
 #: All that a client can tell of a state, to be compared.
 Fingerprint: TypeAlias = tuple[Any, ...]

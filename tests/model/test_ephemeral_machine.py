@@ -29,7 +29,7 @@ from tega.log.disk import Disk
 from tega.log.file import FileLog
 from tega.log.memory import MemoryLog
 from tega.log.verify import verify
-from tega.store import commit, encode
+from tega.store import commit, encode, staging
 from tega.store.commit import Rollback, Transaction, make_delete, make_put
 from tega.store.node import ABSENT, MaybeContent
 
@@ -208,7 +208,7 @@ class EphemeralMachine(RuleBasedStateMachine):
     def show_candidate(self, data: st.DataObject, tega_id: str, count: int) -> None:
         operations = [self.draw_operation(data) for _ in range(count)]
         kind, found = outcome(
-            lambda: commit.candidate(self.db.state, made(operations), tega_id, self.model.live)
+            lambda: staging.candidate(self.db.state, made(operations), tega_id, self.model.live)
         )
         expected_kind, expected = outcome(lambda: self.model.candidate(operations, tega_id))
         assert kind == expected_kind

@@ -15,11 +15,10 @@ from tega.store.commit import (
     Transaction,
     make_delete,
     make_put,
-    replay,
-    stage,
 )
 from tega.store.history import State
 from tega.store.node import ABSENT, MaybeContent, freeze, thaw, walk
+from tega.store.staging import replay, stage
 from tega.strictjson import loads
 
 TIME = "2026-11-21T01:34:05.123456Z"

@@ -12,8 +12,9 @@ from tega.log.compare import compare
 from tega.log.disk import Disk
 from tega.log.file import FileLog
 from tega.paths import parse
-from tega.store.commit import Request, Rollback, Transaction, make_delete, make_put, stage
+from tega.store.commit import Request, Rollback, Transaction, make_delete, make_put
 from tega.store.history import State
+from tega.store.staging import stage
 
 MAXLEN = 10
 

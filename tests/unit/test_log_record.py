@@ -15,17 +15,10 @@ from tega.log import record, segments, snapshot
 from tega.log.base import Settings
 from tega.log.record import BadRecord
 from tega.paths import Path as NodePath
-from tega.store.commit import (
-    Commit,
-    Delete,
-    Operation,
-    Rollback,
-    Transaction,
-    make_put,
-    stage,
-)
+from tega.store.commit import Commit, Delete, Operation, Rollback, Transaction, make_put
 from tega.store.history import State
 from tega.store.node import walk
+from tega.store.staging import stage
 from tega.strictjson import loads
 
 TIME = "2026-11-21T01:34:05.123456Z"

@@ -9,8 +9,9 @@ import pytest
 
 from tega.notices import Notice, addressed, standing, whole
 from tega.paths import parse
-from tega.store.commit import Commit, Request, Rollback, Transaction, make_delete, make_put, stage
+from tega.store.commit import Commit, Request, Rollback, Transaction, make_delete, make_put
 from tega.store.history import State
+from tega.store.staging import stage
 from tega.topics import Topics
 
 TIME = "2026-11-21T01:34:05.123456Z"

@@ -8,19 +8,10 @@ import pytest
 
 from tega.errors import Collision, LeafInTheWay, Malformed, NotFound, TegaError
 from tega.paths import parse
-from tega.store.commit import (
-    Commit,
-    Operation,
-    Rollback,
-    Transaction,
-    candidate,
-    make_delete,
-    make_put,
-    replay,
-    stage,
-)
+from tega.store.commit import Commit, Operation, Rollback, Transaction, make_delete, make_put
 from tega.store.history import State
 from tega.store.node import ABSENT, freeze, thaw, walk
+from tega.store.staging import candidate, replay, stage
 from tega.strictjson import loads
 
 TIME = "2026-11-21T01:34:05.123456Z"

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from tega.errors import Malformed, TegaError
 from tega.store import encode
-from tega.store.commit import Rollback, Transaction, make_delete, make_put, stage
+from tega.store.commit import Rollback, Transaction, make_delete, make_put
 from tega.store.encode import internal, packed, packed_since, plain, text, unpacked
 from tega.store.history import State
 from tega.store.node import ABSENT, Content, MaybeContent, freeze, thaw, walk
+from tega.store.staging import stage
 from tega.strictjson import dumps, loads
 
 TIME = "2026-11-21T01:34:05.123456Z"

@@ -24,10 +24,11 @@ from ephemerals import (
 from tega.errors import EphemeralConflict, TegaError
 from tega.paths import dotted, parse
 from tega.store import ephemeral
-from tega.store.commit import Lapse, Request, Rollback, Transaction, candidate
+from tega.store.commit import Lapse, Request, Rollback, Transaction
 from tega.store.encode import internal
 from tega.store.history import State
 from tega.store.node import ABSENT, freeze, thaw, walk
+from tega.store.staging import candidate
 from tega.strictjson import loads
 
 CONFLICT = "ephemeral_conflict"

@@ -25,9 +25,10 @@ from ephemerals import (
 from tega.errors import EphemeralConflict, NotFound, TegaError
 from tega.paths import parse
 from tega.store.check import check
-from tega.store.commit import Transaction, make_put, replay, stage
+from tega.store.commit import Transaction, make_put
 from tega.store.history import State
 from tega.store.node import ABSENT, Content, Leaf, Mark, Node, freeze, thaw
+from tega.store.staging import replay, stage
 from tega.strictjson import loads
 
 # -- changes and records --------------------------------------------------------------------------

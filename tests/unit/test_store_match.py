@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from tega.errors import Malformed
-from tega.store.commit import Transaction, make_delete, make_put, stage
+from tega.store.commit import Transaction, make_delete, make_put
 from tega.store.history import State
 from tega.store.match import Match, compile_pattern, matches
 from tega.store.node import thaw
+from tega.store.staging import stage
 
 TIME = "2026-11-21T01:34:05.123456Z"
 

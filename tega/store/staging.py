@@ -1,0 +1,359 @@
+"""Requests against a state: checked, applied, given their versions and sequence number.
+
+The result is the next `State`, and the `Commit` that led there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from hashlib import blake2b
+from typing import Final, Literal
+
+import immutables
+
+from tega.errors import Collision, Malformed, NoSession, NotFound
+from tega.paths import Path, check_key, check_tega_id, check_txid, dotted, wire
+from tega.store import encode, ephemeral, node
+from tega.store.commit import (
+    MUST_NOT_EXIST,
+    Change,
+    Commit,
+    Delete,
+    Operation,
+    Put,
+    Request,
+    Rollback,
+    Transaction,
+)
+from tega.store.history import Result, Root, State
+from tega.store.node import ABSENT, Content, MaybeContent, mark_of
+from tega.strictjson import dumps
+
+#: Most bytes of a removed subtree that a DELETE's record holds; of a larger one it holds nothing.
+_MAX_REMOVED: Final = 1 << 20
+
+
+def stage(
+    state: State, request: Request, time: str, maxlen: int, live: Container[str] | None = None
+) -> tuple[State, Commit]:
+    """Check and apply a request.
+
+    :param time: the commit's time, ISO 8601
+    :param maxlen: old versions to keep of each root
+    :param live: the tega ids that may have ephemeral nodes; None for any
+    :returns: the state after it, and the commit
+    :raises TegaError: where the request is refused; nothing has changed then
+    """
+    check_tega_id(request.tega_id)
+    if request.txid is not None:
+        check_txid(request.txid)
+    draft = Draft(state, request.tega_id, live)
+    rolled_back = None
+    if isinstance(request, Transaction):
+        draft.check_expected(request.operations)
+        for operation in request.operations:
+            draft.apply(operation)
+    elif isinstance(request, Rollback):
+        rolled_back = draft.roll_back(request.root, request.backto)
+    else:
+        draft.lapse()
+    return draft.commit(time, maxlen, request.txid, rolled_back)
+
+
+def candidate(
+    state: State,
+    operations: Iterable[Operation],
+    tega_id: str = "",
+    live: Container[str] | None = None,
+) -> list[tuple[str, int, MaybeContent]]:
+    """The roots that these operations touch as they would be: name, version, content.
+
+    :param tega_id: who would commit them
+    :param live: the tega ids that may have ephemeral nodes; None for any
+    :raises TegaError: where an operation could not be applied
+    """
+    draft = Draft(state, tega_id, live)
+    for operation in operations:
+        draft.apply(operation)
+    return [(name, draft.versions[name], draft.contents[name]) for name in sorted(draft.contents)]
+
+
+def replay(
+    state: State,
+    seq: int,
+    changes: Iterable[tuple[str, Path, Content]],
+    versions: Mapping[str, int],
+    chains: Mapping[str, str],
+    txid: str | None,
+    maxlen: int,
+    touched: Iterable[Path] = (),
+) -> State:
+    """The state after a commit that took place before: from the log, or from another server.
+
+    :param changes: PUT or DELETE, the path, and for a PUT the fresh content
+    :param touched: containers that got a version beside those that the changes touch
+    :raises Malformed, Refused, NotFound: where the commit does not fit the state
+    """
+    draft = Draft(state, "")
+    for ope, path, content in changes:
+        draft.restore(path, ABSENT if ope == "DELETE" else content)
+    for path in (*touched, *[(name,) for name in versions if name not in draft.contents]):
+        draft.touch(path)
+    if draft.versions != versions:
+        raise Malformed(f"the commit makes versions {draft.versions}, it says {dict(versions)}")
+    return draft.next_state(seq, chains, maxlen, txid)
+
+
+class Draft:
+    """Roots under change: what a transaction would make of a state."""
+
+    __slots__ = (
+        "changes", "contents", "ephemerals", "live", "state", "tega_id", "transient", "versions"
+    )  # fmt: skip
+
+    def __init__(self, state: State, tega_id: str, live: Container[str] | None = None) -> None:
+        self.state = state
+        self.tega_id = tega_id
+        self.live = live
+        self.contents: dict[str, MaybeContent] = {}
+        self.versions: dict[str, int] = {}
+        self.ephemerals = state.ephemerals
+        self.changes: list[Change] = []
+        self.transient = False
+
+    def check_expected(self, operations: Iterable[Operation]) -> None:
+        """Compare the expected versions with those before the transaction.
+
+        :raises Collision: for the first that differs
+        """
+        for operation in operations:
+            expected = operation.expected
+            if expected is None:
+                continue
+            found = self.state.version_at(operation.path)
+            if expected != (MUST_NOT_EXIST if found is None else found):
+                path = dotted(operation.path)
+                wanted = "nothing there" if expected == MUST_NOT_EXIST else f"version {expected}"
+                there = "nothing there" if found is None else f"version {found}"
+                raise Collision(
+                    f"collision at {path}: expected {wanted}, found {there}: read it again and "
+                    "decide anew",
+                    path=path, expected=expected, found=found,
+                )  # fmt: skip
+
+    def apply(self, operation: Operation) -> None:
+        """Apply one operation to the draft.
+
+        :raises LeafInTheWay, NotFound, EphemeralConflict, NoSession: judged with the operations
+            before it applied
+        """
+        path = operation.path
+        name = path[0]
+        before, current = self._open(name)
+        version = self.versions[name]
+        tega_id = operation.tega_id or self.tega_id
+        ope: Literal["PUT", "DELETE"]
+        text: bytes | None = None
+        if isinstance(operation, Put):
+            ope, content, transient = "PUT", operation.content, operation.ephemeral
+            if transient or mark_of(before) is not None:
+                owner = tega_id if transient else None
+                after, replaced = self._put(before, current, path, content, version, owner)
+            else:
+                after, replaced = node.put(before, current, path, content, version)
+            text = operation.text or encode.text(content)
+        else:
+            ope, transient = "DELETE", False
+            if mark_of(before) is not None:
+                after, content, transient = self._delete(before, current, path, version, tega_id)
+            else:
+                after, content = node.delete(before, current, path, version)
+            replaced = content
+            logged = content if transient else ephemeral.lasting(content)
+            text = encode.text_within(_MAX_REMOVED, logged)
+        self.contents[name] = after
+        record = _record(ope, path, tega_id, text, version)
+        self.changes.append(
+            Change(ope, path, tega_id, content, version, record, replaced, transient)
+        )
+        if transient:
+            self.transient = True
+
+    def _put(
+        self,
+        before: MaybeContent,
+        current: int,
+        path: Path,
+        new: Content,
+        version: int,
+        owner: str | None,
+    ) -> tuple[Content, MaybeContent]:
+        """Put content where ephemeral nodes may be, as one of them if it has an owner."""
+        if owner is not None and self.live is not None and owner not in self.live:
+            raise NoSession(
+                f"{owner} has no live session, so it cannot have an ephemeral node at "
+                f"{dotted(path)}: start a session first, or put it without ephemeral",
+                path=dotted(path),
+                tega_id=owner,
+            )
+        after, replaced, top = ephemeral.put(before, current, path, new, version, owner)
+        if owner is not None:
+            owned = self.ephemerals.get(owner, immutables.Map[Path, bool]())
+            self.ephemerals = self.ephemerals.set(owner, owned.set(top, True))
+        return after, replaced
+
+    def _delete(
+        self, before: MaybeContent, current: int, path: Path, version: int, tega_id: str
+    ) -> tuple[MaybeContent, Content, bool]:
+        """Remove what stands where ephemeral nodes may be; gives too whether it was one."""
+        after, found, transient, tops = ephemeral.delete(before, current, path, version, tega_id)
+        if tops:
+            owned = self.ephemerals[tega_id]
+            for top in tops:
+                owned = owned.delete(top)
+            others = self.ephemerals.delete(tega_id)
+            self.ephemerals = others.set(tega_id, owned) if owned else others
+        return after, found, transient
+
+    def restore(self, path: Path, new: MaybeContent) -> MaybeContent:
+        """Put content in the lasting tree, or remove it there with `ABSENT`; makes no record of it.
+
+        :returns: what stood at the path
+        :raises LeafInTheWay, NotFound, EphemeralConflict: where that cannot be
+        """
+        content, current = self._open(path[0])
+        version = self.versions[path[0]]
+        if mark_of(content) is not None:
+            made, replaced = ephemeral.restore(content, current, path, new, version)
+        elif new is ABSENT:
+            made, replaced = node.delete(content, current, path, version)
+        else:
+            made, replaced = node.put(content, current, path, new, version)
+        self.contents[path[0]] = made
+        return replaced
+
+    def lapse(self) -> None:
+        """Remove all ephemeral nodes of the tega id."""
+        for path in sorted(self.ephemerals.get(self.tega_id, ())):
+            self.apply(Delete(path))
+
+    def roll_back(self, name: str, backto: int) -> tuple[str, int]:
+        """Make the lasting content of an old version of a root its newest.
+
+        :returns: the root, and how many versions back that is
+        :raises NotFound: where there is no such root or version
+        :raises EphemeralConflict: where an ephemeral node stands in the way
+        """
+        check_key(name)
+        root = self.state.roots.get(name)
+        if root is None:
+            raise NotFound(f"no root {dotted((name,))} to roll back", path=name)
+        target = root.resolve(backto)
+        self.touch((name,))
+        seen: dict[int, Content] = {}
+        now, then = [ephemeral.lasting(c, seen) for c in (root.content, root.at(target))]
+        for path, content in node.diff(now, then, (name,)):
+            self._restore(path, content)
+        return name, root.version - target
+
+    def _restore(self, path: Path, new: MaybeContent) -> None:
+        """As `restore`, with a record."""
+        replaced = self.restore(path, new)
+        version = self.versions[path[0]]
+        if new is ABSENT:
+            content = replaced = ephemeral.lasting(replaced)
+            text = encode.text_within(_MAX_REMOVED, content)
+            record = _record("DELETE", path, self.tega_id, text, version)
+            change = Change("DELETE", path, self.tega_id, content, version, record, replaced)
+        else:
+            record = _record("PUT", path, self.tega_id, encode.text(new), version)
+            change = Change("PUT", path, self.tega_id, new, version, record, replaced)
+        self.changes.append(change)
+
+    def touch(self, path: Path) -> None:
+        """Make a version of a root, and of the containers down to `path`, without other change.
+
+        :raises NotFound: where there is no such container
+        """
+        content, current = self._open(path[0])
+        self.contents[path[0]] = node.touched(content, current, path, self.versions[path[0]])
+
+    def _open(self, name: str) -> tuple[MaybeContent, int]:
+        """A root's content in the draft, and the version that it has there."""
+        if name in self.contents:
+            return self.contents[name], self.versions[name]
+        root = self.state.roots.get(name)
+        if root is None:
+            self.versions[name] = 0
+            return ABSENT, 0
+        self.versions[name] = root.version + 1
+        return root.content, root.version
+
+    def commit(
+        self,
+        time: str,
+        maxlen: int,
+        txid: str | None,
+        rolled_back: tuple[str, int] | None = None,
+    ) -> tuple[State, Commit]:
+        """The state with this draft as its newest commit, and the commit."""
+        chains = {name: self._chain(name, time) for name in self.contents}
+        commit = Commit(
+            self.state.seq + 1,
+            time,
+            self.tega_id,
+            tuple(self.changes),
+            tuple(self.versions.items()),
+            tuple(chains.items()),
+            txid,
+            rolled_back,
+            self._touched() if self.transient else (),
+        )
+        return self.next_state(commit.seq, chains, maxlen, txid), commit
+
+    def _touched(self) -> tuple[Path, ...]:
+        """The lowest lasting containers above ephemeral changes, below the roots."""
+        parents = [
+            ephemeral.lasting_parent(self.contents[change.path[0]], change.path)
+            for change in self.changes
+            if change.ephemeral
+        ]
+        return tuple(dict.fromkeys([path for path in parents if len(path) > 1]))
+
+    def next_state(
+        self, seq: int, chains: Mapping[str, str], maxlen: int, txid: str | None
+    ) -> State:
+        """The state after the draft, with sequence number and chains given."""
+        before = self.state
+        roots = before.roots
+        for name, content in self.contents.items():
+            root = roots.get(name)
+            if root is None:
+                root = Root(name, 0, content, chains[name])
+            else:
+                root = root.next(content, chains[name], maxlen)
+            roots = roots.set(name, root)
+        ids = before.ids
+        if txid is not None:
+            ids = ids.add(txid, Result(seq, immutables.Map(self.versions)))
+        return State(before.life, seq, roots, ids, self.ephemerals)
+
+    def _chain(self, name: str, time: str) -> str:
+        root = self.state.roots.get(name)
+        before = root.chain if root is not None else self.state.life
+        made = f"{before} {self.versions[name]} {time} {self.tega_id}"
+        digest = blake2b(made.encode(), digest_size=8)
+        for change in self.changes:
+            if change.path[0] == name and not change.ephemeral:
+                digest.update(change.record)
+        return digest.hexdigest()
+
+
+def _record(ope: str, path: Path, tega_id: str, instance: bytes | None, version: int) -> bytes:
+    return b'{"ope":"%b","path":%b,"tega_id":%b%b,"version":%d}' % (
+        b"PUT" if ope == "PUT" else b"DELETE",
+        dumps(wire(path)),
+        dumps(tega_id),
+        b"" if instance is None else b',"instance":' + instance,
+        version,
+    )
