@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import immutables
@@ -25,10 +25,10 @@ from tega.log.base import Log, Progress, Settings
 from tega.log.file import timestamp
 from tega.log.record import Logged
 from tega.paths import Path
-from tega.store import staging
+from tega.store import following, staging
 from tega.store.check import check
-from tega.store.commit import Commit, Lapse, Operation, Request, Transaction
-from tega.store.history import Result, State
+from tega.store.commit import Commit, Lapse, Operation, Peers, Request, Transaction
+from tega.store.history import Lead, Result, State
 from tega.store.node import Found, MaybeContent
 from tega.watch import Hub
 
@@ -72,6 +72,13 @@ class Pending:
         self._error = error
         self.commit = commit
         self.settled = False
+
+    @classmethod
+    def outcome(cls, before: State, result: Result | None, error: TegaError | None) -> Pending:
+        """One that is settled: it was judged elsewhere."""
+        made = cls(before, result, error)
+        made.settled = True
+        return made
 
     def fail(self, error: TegaError) -> None:
         """Settle with another outcome than the one that was judged."""
@@ -128,7 +135,7 @@ class Database:
         self.hub = Hub(self._published.seq, resume, max_subscriptions, max_depth)
         self._batch: list[Pending] = []
         self._refusal: Unavailable | None = None
-        self._live: set[str] = set()
+        self._live: dict[str, set[str]] = {}
         # Order of locks: snapshot, flush, stage.
         self._stage_lock = threading.Lock()
         self._flush_lock = threading.Lock()
@@ -142,6 +149,11 @@ class Database:
     def state(self) -> State:
         """All that is durable: an immutable value, to be held as long as one likes."""
         return self._published
+
+    @property
+    def staged(self) -> State:
+        """All that was accepted, durable or not: not to be shown to anybody."""
+        return self._staged
 
     @property
     def refusal(self) -> Unavailable | None:
@@ -175,8 +187,12 @@ class Database:
 
     def commits_after(self, root: str, version: int) -> Iterator[Logged]:
         """The commits that made later versions of a root, oldest first, as far as they are kept."""
+        return self.history({root: version})
+
+    def history(self, versions: Mapping[str, int]) -> Iterator[Logged]:
+        """As `commits_after`, for several roots: those after the version given of each."""
         newest = self._published.seq
-        for logged in self._log.commits_after(root, version):
+        for logged in self._log.commits_after(versions):
             if logged.seq > newest:
                 return
             yield logged
@@ -191,16 +207,28 @@ class Database:
         with self._stage_lock:
             return self._submit(request)
 
-    def join(self, tega_id: str) -> None:
-        """Let a tega id have ephemeral nodes from now on: it has a live session."""
-        with self._stage_lock:
-            self._live.add(tega_id)
+    def join(self, tega_id: str, through: str = "") -> None:
+        """Let a tega id have ephemeral nodes from now on: it has a live session.
 
-    def leave(self, tega_id: str) -> Pending:
-        """Let a tega id have no ephemeral nodes any more: submit that those it has go."""
+        :param through: the peer where it has; by default, here
+        """
         with self._stage_lock:
-            self._live.discard(tega_id)
+            self._live.setdefault(tega_id, set()).add(through)
+
+    def leave(self, tega_id: str, through: str = "") -> Pending:
+        """The session of a tega id has ended: where it was the last, submit that its nodes go."""
+        with self._stage_lock:
+            holders = self._live.get(tega_id, set())
+            holders.discard(through)
+            if holders:
+                return self._submit(Transaction((), tega_id))
+            self._live.pop(tega_id, None)
             return self._submit(Lapse(tega_id))
+
+    def is_live(self, tega_id: str, through: str = "") -> bool:
+        """Whether a tega id has a live session: here, or at the peer `through`."""
+        with self._stage_lock:
+            return through in self._live.get(tega_id, ())
 
     def live_ids(self) -> list[str]:
         """The tega ids that may have ephemeral nodes, in order."""
@@ -220,10 +248,12 @@ class Database:
         refusal = self.refusal
         if refusal is not None:
             return Pending(staged, None, refusal)
-        if request.txid is not None:
+        if request.txid is not None and not isinstance(request, Peers):
             known = staged.ids.results.get(request.txid)
             if known is not None:
                 return Pending(staged, known, None)
+        if isinstance(request, Peers):
+            return self._judge_peer(staged, request)
         if isinstance(request, Transaction):
             nothing = not request.operations
         else:
@@ -236,6 +266,16 @@ class Database:
             )
         except TegaError as error:
             return Pending(staged, None, error)
+        return Pending(staged, None, None, commit)
+
+    def _judge_peer(self, staged: State, request: Peers) -> Pending:
+        """What another server sends, or what is decided about following it."""
+        try:
+            self._staged, commit = following.stage(staged, request, self._clock(), self.maxlen)
+        except TegaError as error:
+            return Pending(staged, None, error)
+        if commit is None:
+            return Pending(staged, Result(staged.seq, immutables.Map()), None)
         return Pending(staged, None, None, commit)
 
     def flush(self) -> None:
@@ -369,7 +409,10 @@ class Database:
                     raise self._refusal
                 # What was submitted since the flush is judged by a state that goes now.
                 overtaken, self._batch = self._batch, []
-                state = State(new_life())
+                # Who leads which root is no content: that is remembered.
+                leads = self._staged.following.items()
+                followed = immutables.Map({name: Lead(lead.leader) for name, lead in leads})
+                state = State(new_life(), following=followed)
                 failure: OSError | None = None
                 try:
                     self._log.clear(state)

@@ -18,6 +18,8 @@
      |    +-- LeafInTheWay                    a leaf stands where a container is needed
      |    +-- EphemeralConflict               an ephemeral node is in the way, or cannot be made
      |    +-- NoSession                       ephemeral nodes need a live session
+     |    +-- LedElsewhere                    other servers lead the roots, and not all of them one
+     |    +-- Diverged                        what a leader sends does not follow what is here
      +-- TooLarge                        413
      +-- UrlTooLong                      414
      +-- OverLimit                       429  more than a limit allows
@@ -26,7 +28,8 @@
      +-- CallTimeout (TimeoutError)      504  the function took too long
      +-- Unavailable (OSError)           503
      |    +-- ReadOnly                        the log cannot be written
-     |    +-- OutcomeUnknown                  a commit failed at the disk; it may still turn up
+     |    +-- OutcomeUnknown                  a commit failed on its way; it may still turn up
+     |    +-- LeaderAway                      the server that leads the root is not connected
      |    +-- Closed                          the database is not open
      +-- LogError (OSError)                   the commit log does not start
      |    +-- Corrupt                         a record does not check
@@ -161,6 +164,18 @@ class NoSession(Refused):
     code = "no_session"
 
 
+class LedElsewhere(Refused):
+    """The roots of a transaction are led by several servers, or by one that cannot be asked."""
+
+    code = "led_elsewhere"
+
+
+class Diverged(Refused):
+    """What the leader of a root sends does not follow what is here of it."""
+
+    code = "diverged"
+
+
 class TooLarge(TegaError):
     """The request body is over the limit."""
 
@@ -216,9 +231,15 @@ class ReadOnly(Unavailable):
 
 
 class OutcomeUnknown(Unavailable):
-    """A commit failed at the disk: it may be there after a restart."""
+    """A commit failed at the disk or on the way to a leader: it may still turn up."""
 
     code = "outcome_unknown"
+
+
+class LeaderAway(Unavailable):
+    """The server that leads a root is not connected, and nobody else may change the root."""
+
+    code = "leader_away"
 
 
 class Closed(Unavailable):

@@ -13,7 +13,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path as FilePath
+from random import Random
 from typing import Any, TextIO
 
 from tornado.httpserver import HTTPServer
@@ -22,19 +23,26 @@ from tornado.netutil import bind_sockets
 
 from tega import __version__, idb
 from tega.database import new_life
+from tega.driver.proxy import Proxy
 from tega.embedded import Database
-from tega.errors import Malformed, TegaError
+from tega.errors import Malformed, Refused, TegaError
 from tega.heap import Heap
 from tega.log.base import Progress
 from tega.log.file import FileLog
-from tega.paths import check_tega_id
+from tega.paths import Path, check_tega_id
+from tega.peering.aside import Aside
+from tega.peering.dialer import Dialer
+from tega.peering.link import Link
+from tega.peering.peers import Peers
+from tega.peering.wire import Wire
 from tega.plugins import Plugins
+from tega.protocol import SessionAck
 from tega.settings import Settings, load
 from tega.web.app import App
 from tega.web.calls import Calls
 from tega.web.committer import Committer
 from tega.web.context import Context
-from tega.web.http import Service
+from tega.web.http import Later, Service
 from tega.web.sessions import Sessions
 from tega.web.transactions import Transactions
 from tega.web.websocket import WebSockets
@@ -60,7 +68,7 @@ _PROBE_AFTER = 60
 _HEADERS = 1 << 16
 
 
-def tega_id_of(directory: Path) -> str:
+def tega_id_of(directory: FilePath) -> str:
     """The tega id that a directory was given on its first use.
 
     :raises TegaError: where the file with it holds something else
@@ -155,6 +163,7 @@ class Server:
         self._http: HTTPServer | None = None
         self._service: Service | None = None
         self._context: Context | None = None
+        self._random = Random()
         #: Where it listens, once it does.
         self.addresses: list[tuple[str, int]] = []
 
@@ -170,14 +179,19 @@ class Server:
         sessions = Sessions(database, settings.ping_interval, settings.ping_timeout)
         calls = Calls(database, database.functions, sessions, settings.rpc_timeout)
         database.caller = calls
+        committer = Committer(database, sessions.outboxes.flush)
+        peers = self._peers(committer, calls)
+        dialer = self._dialer(peers)
         context = Context(
             database,
-            Committer(database, sessions.outboxes.flush),
+            committer,
             Transactions(settings.transaction_expiry),
             {},
             sessions,
             calls,
             Plugins(database, settings.extensions, sessions.reserve),
+            peers,
+            dialer,
         )
         self._context = context
         loopback = all(_is_loopback(host) for host, _ in self.addresses)
@@ -195,6 +209,54 @@ class Server:
         # Before anybody can ask for what they offer.
         context.plugins.load()
         self._http.add_sockets(sockets)
+        if dialer is not None:
+            dialer.start()
+
+    def _peers(self, committer: Committer, calls: Calls) -> Peers:
+        settings = self._settings
+
+        def call(path: Path, body: bytes, caller: str, seconds: float, came: Link | None) -> Later:
+            return calls.submit(path, body, caller, seconds, came)
+
+        where = None
+        if settings.gport is not None:
+            where = f"{settings.ghost}:{settings.gport}"
+        peers = Peers(
+            self.database,
+            committer.enter_here,
+            committer.leave,
+            call,
+            Aside(settings.logdir / "aside", self.database.tega_id),
+            config=settings.config,
+            operational=settings.operational,
+            patience=settings.ping_timeout,
+            where=where,
+        )
+        committer.elsewhere = peers.writes.submit
+        committer.left = peers.session_ended
+        calls.elsewhere = peers.routing.call
+        return peers
+
+    def _dialer(self, peers: Peers) -> Dialer | None:
+        settings = self._settings
+        if settings.gport is None:
+            return None
+
+        def connected(wire: Wire, ack: SessionAck) -> Link:
+            if ack.tega_id == self.database.tega_id:
+                raise Refused(f"the global server has this one's own tega id, {ack.tega_id}")
+            return peers.connected(wire, ack.tega_id)
+
+        return Dialer(
+            settings.ghost,
+            settings.gport,
+            self.database.tega_id,
+            connected,
+            proxy=None if settings.proxy is None else Proxy.parse(settings.proxy),
+            ping_interval=settings.ping_interval,
+            ping_timeout=settings.ping_timeout,
+            random=self._random,
+        )
 
     async def stop(self) -> None:
         """Take no more, send the answers in flight, sync and close the log."""
@@ -202,6 +264,8 @@ class Server:
         assert self._service is not None
         assert self._context is not None
         self._http.stop()
+        if self._context.dialer is not None:
+            await self._context.dialer.stop()
         self._context.sessions.ending = True
         await self._context.committer.idle()
         self._context.sessions.end()
@@ -210,6 +274,7 @@ class Server:
         except asyncio.TimeoutError:
             log.warning("some clients did not take their answers within %g s", _FAREWELL)
         self._context.plugins.unload()
+        self._context.peers.close()
         await self._http.close_all_connections()
         self._context.calls.close()
         self._context.committer.close()

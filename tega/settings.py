@@ -8,14 +8,23 @@ the table.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import yaml
 
+from tega.driver.proxy import Proxy
 from tega.errors import Malformed
-from tega.paths import check_tega_id
+from tega.paths import check_tega_id, dotted, parse
+
+#: Where a server listens, and where a global server is looked for, unless told otherwise.
+_PORT: Final = 8739
+_HOST: Final = "127.0.0.1"
+
+#: Longer or other text is no name of a host.
+_HOSTS = re.compile(r"[^\s/@?#\[\]\\]{1,255}")
 
 
 class Setting(NamedTuple):
@@ -23,7 +32,9 @@ class Setting(NamedTuple):
 
     :ivar read: makes the value of its text; raises `ValueError` or `Malformed` for a wrong one
     :ivar expects: what would be right, for help and errors
-    :ivar many: it takes several values: in a variable separated by colons, in a file a list
+    :ivar many: it takes several values, of which each counts once: in a variable separated by
+        colons, so that one with a colon in it can only be given as a flag or in a file, as a list
+    :ivar secret: errors do not show its value
     """
 
     name: str
@@ -33,6 +44,7 @@ class Setting(NamedTuple):
     expects: str
     help: str
     many: bool = False
+    secret: bool = False
 
     @property
     def variable(self) -> str:
@@ -75,6 +87,25 @@ def _level(text: str) -> str:
     return _choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")(text.upper())
 
 
+def _host(text: str) -> str:
+    if not _HOSTS.fullmatch(text):
+        raise ValueError
+    text.encode("idna")  # A name that cannot be looked up raises UnicodeError, a ValueError.
+    return text
+
+
+def _root(text: str) -> str:
+    path = parse(text)
+    if len(path) > 1:
+        raise Malformed(f"a root is one key, this is a path of {len(path)}")
+    return path[0]
+
+
+def _proxy(text: str) -> str:
+    Proxy.parse(text)
+    return text
+
+
 def _path(text: str) -> Path:
     if not text:
         raise ValueError
@@ -93,10 +124,20 @@ TABLE: tuple[Setting, ...] = (
             "directory of the commit log, made if missing"),
     Setting("tegaid", "t", None, check_tega_id, "letters, digits, '-', '_', '.'",
             "this server's tega id; without it a UUID, kept in the directory"),
-    Setting("port", "p", 8739, _integer(0, 65535), "0 to 65535",
+    Setting("port", "p", _PORT, _integer(0, 65535), "0 to 65535",
             "port to listen on; 0: a free one"),
-    Setting("address", "a", "127.0.0.1", str, "an IP address or host name",
+    Setting("address", "a", _HOST, str, "an IP address or host name",
             "address to listen on"),
+    Setting("ghost", "H", None, _host, "an IP address or host name",
+            f"host of the global server to connect to; with --gport alone: {_HOST}"),
+    Setting("gport", "P", None, _integer(1, 65535), "1 to 65535",
+            f"port of the global server to connect to; with --ghost alone: {_PORT}"),
+    Setting("config", "C", (), _root, "names of roots",
+            "roots led by the global server, followed here", many=True),
+    Setting("operational", "O", (), _root, "names of roots",
+            "roots led by this server, followed by the global one", many=True),
+    Setting("proxy", None, None, _proxy, "http://HOST:PORT or http://USER:PASSWORD@HOST:PORT",
+            "HTTP proxy to reach the global server through, by CONNECT", secret=True),
     Setting("extensions", "e", (), _directory, "directories that are there",
             "directories with plugins in their plugins/*.py", many=True),
     Setting("maxlen", "l", 10, _integer(0, 1_000_000), "0 to 1000000",
@@ -192,18 +233,42 @@ def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
             values[setting.name] = _read(setting, parts, f"variable {setting.variable}")
         if flags[setting.name] is not None:
             values[setting.name] = _read(setting, flags[setting.name], f"--{setting.name}")
+    _settle_global_server(values)
     return Settings(values)
+
+
+def _settle_global_server(values: dict[str, Any]) -> None:
+    """Let one half of the global server's address do, and check what is shared with it.
+
+    :raises Malformed: for roots without a global server, or with two leaders
+    """
+    if values.get("ghost") or values.get("gport"):
+        values.setdefault("ghost", _HOST)
+        values.setdefault("gport", _PORT)
+    for name in ("config", "operational"):
+        if values.get(name) and "gport" not in values:
+            raise Malformed(
+                f"setting {name}: there is no global server to share {dotted(values[name][:1])} "
+                "with: give -P (--gport), and -H (--ghost) where it is on another host"
+            )
+    for root in values.get("config", ()):
+        if root in values.get("operational", ()):
+            raise Malformed(
+                f"root {dotted((root,))} is in both config and operational: name it in config "
+                "where the global server leads it, or in operational where this one does"
+            )
 
 
 def _read(setting: Setting, text: str | list[str], source: str) -> Any:
     if isinstance(text, list):
-        return tuple([_read(setting, part, source) for part in text])
+        return tuple(dict.fromkeys([_read(setting, part, source) for part in text]))
     try:
         return setting.read(text)
     except ValueError as error:
         why = f" ({error})" if isinstance(error, Malformed) else ""
+        shown = "the value" if setting.secret else repr(text)
         raise Malformed(
-            f"setting {setting.name} ({source}): {text!r} is wrong{why}; right is: "
+            f"setting {setting.name} ({source}): {shown} is wrong{why}; right is: "
             f"{setting.expects}"
         ) from None
 

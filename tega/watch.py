@@ -118,7 +118,16 @@ class Hub:
         #: Runs a delivery: here and now, unless a server wants it on its event loop.
         self.run: Callable[[Callable[[], None]], None] = lambda deliver: deliver()
         self._lock = threading.RLock()
+        #: Called once there are commits that `kept_after` gives, and after a reset.
+        self.committed: Callable[[], None] | None = None
+        #: Told of each path or pattern that begins or ceases to be subscribed to in global scope.
+        self.wanted: Callable[[str, bool, bool], None] | None = None
+        #: Takes to other servers what is published here.
+        self.relay: Callable[[Publication], None] | None = None
         self._topics = Topics()
+        # Those of global scope once more: messages from other servers go to them only.
+        self._global = Topics()
+        self._global_count: dict[tuple[str, bool], int] = {}
         self._watchers: dict[Watcher, None] = {}
         self._keep = keep
         self._most = most
@@ -171,7 +180,24 @@ class Hub:
             self._topics.add(levels, regex, watcher, start)
             watcher.subscriptions[key] = made
             self._watchers[watcher] = None
+            if scope is SCOPE.GLOBAL:
+                self._global.add(levels, regex, watcher, start)
+            else:
+                self._global.remove(levels, regex, watcher)
+            self._rescope(made, had)
             return made
+
+    def _rescope(self, made: Subscription | None, had: Subscription | None) -> None:
+        """Count what is subscribed to in global scope, where `made` is there instead of `had`."""
+        for one, more in ((made, 1), (had, -1)):
+            if one is not None and one.scope is SCOPE.GLOBAL:
+                key = (one.text, one.regex)
+                count = self._global_count.get(key, 0) + more
+                self._global_count[key] = count
+                if not count:
+                    del self._global_count[key]
+                if self.wanted is not None and count == (more > 0):
+                    self.wanted(one.text, one.regex, more > 0)
 
     def _check_room(self, watcher: Watcher, regex: bool, levels: int) -> None:
         patterns = sum(1 for _, one in watcher.subscriptions if one) if regex else 0
@@ -205,9 +231,12 @@ class Hub:
         levels = split_pattern(text) if regex else parse(text)
         with self._lock:
             key = (text if regex else dotted(levels), regex)
-            if watcher.subscriptions.pop(key, None) is not None:
+            had = watcher.subscriptions.pop(key, None)
+            if had is not None:
                 watcher.levels[regex] -= len(levels)
+                self._rescope(None, had)
             self._topics.remove(levels, regex, watcher)
+            self._global.remove(levels, regex, watcher)
             if not watcher.subscriptions:
                 self._watchers.pop(watcher, None)
 
@@ -216,6 +245,8 @@ class Hub:
         with self._lock:
             for one in watcher.subscriptions.values():
                 self._topics.remove(one.levels, one.regex, watcher)
+                self._global.remove(one.levels, one.regex, watcher)
+                self._rescope(None, one)
             watcher.subscriptions.clear()
             watcher.levels = {False: 0, True: 0}
             self._watchers.pop(watcher, None)
@@ -238,6 +269,11 @@ class Hub:
         """The paths and patterns of global scope, with that scope."""
         found = {one.text for _, one in self._all() if one.scope is SCOPE.GLOBAL}
         return [(text, SCOPE.GLOBAL.value) for text in sorted(found)]
+
+    def in_global_scope(self) -> list[tuple[str, bool]]:
+        """The paths and patterns of global scope, each with whether it is a pattern."""
+        with self._lock:
+            return list(self._global_count)
 
     def _all(self) -> list[tuple[Watcher, Subscription]]:
         with self._lock:
@@ -268,6 +304,20 @@ class Hub:
         """Hand out what was published."""
         if self._queue:
             self.run(self._deliver)
+        if self.committed is not None:
+            self.run(self.committed)
+
+    def kept(self) -> list[Commit]:
+        """The newest commits, oldest first, as many as are kept."""
+        with self._lock:
+            return list(self._kept)
+
+    def kept_after(self, seq: int) -> list[Commit] | None:
+        """All commits after a sequence number, oldest first; None where not all are kept."""
+        with self._lock:
+            if not self.keeps(seq):
+                return None
+            return list(islice(self._kept, max(0, len(self._kept) - (self._published - seq)), None))
 
     def _deliver(self) -> None:
         with self._lock:
@@ -354,19 +404,25 @@ class Hub:
         def tell_all() -> None:
             for watcher in watchers:
                 watcher.cleared()
+            if self.committed is not None:
+                self.committed()
 
         self.run(tell_all)
 
     # -- messages -------------------------------------------------------------------------------
 
-    def tell(self, publication: Publication, sender: Watcher | None = None) -> int:
+    def tell(
+        self, publication: Publication, sender: Watcher | None = None, elsewhere: bool = False
+    ) -> int:
         """Hand a message to all that subscribe to its channel, but for who sends it.
 
+        :param elsewhere: whether it was published on another server: then only those of global
+            scope get it
         :returns: how many that were
         """
         with self._lock:
             found: dict[Watcher, None] = {}
-            for topic in self._topics.at(publication.channel):
+            for topic in (self._global if elsewhere else self._topics).at(publication.channel):
                 found.update(dict.fromkeys(topic.entries))
         if sender is not None:
             found.pop(sender, None)
@@ -375,4 +431,6 @@ class Hub:
                 watcher.tell(publication)
             except Exception:
                 log.exception("%s failed on a message; the others get it", watcher.tega_id)
+        if self.relay is not None and not elsewhere:
+            self.relay(publication)
         return len(found)

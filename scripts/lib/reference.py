@@ -35,7 +35,8 @@ what was wrong with which path or parameter, and what to do; further members are
 SETTINGS = """## Settings of `tega-server`
 
 A flag goes before a variable, that before the file given with `--settings` (YAML, one `name: value`
-a line), that before the default.
+a line), that before the default. Several values are separated by colons in a variable, and are a
+list in the file: `[a, b]`. A value with a colon in it goes into a flag or the file.
 """
 
 CLI = """## Commands of `tega-cli`
@@ -93,7 +94,7 @@ def main() -> None:
                 (
                     (f"`-{s.short}` " if s.short else "") + f"`--{s.name}`",
                     f"`{s.variable}`",
-                    "" if s.default is None else f"`{s.default}`",
+                    "" if s.default in (None, ()) else f"`{s.default}`",
                     s.expects,
                     s.help,
                 )

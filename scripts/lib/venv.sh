@@ -3,7 +3,8 @@
 #   prepare            the run-time requirements
 #   prepare test       and what the tests need
 #
-# Nothing is downloaded again while requirements.txt and setup.py are unchanged.
+# Nothing is downloaded again while requirements.txt and setup.py are unchanged. Scripts that are
+# started together wait for the first one to have made it.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 python=$root/.venv/bin/python
@@ -25,14 +26,24 @@ is_fresh() {
         && "$python" -c '' 2>/dev/null
 }
 
+is_prepared() {
+    # What the tests need holds what a run needs.
+    is_fresh "$1" || { [ "$1" = "$root/.venv/.prepared" ] && is_fresh "$1-test"; }
+}
+
 prepare() {
     local extra=${1:-} mark
     mark=$root/.venv/.prepared${extra:+-$extra}
-    # What the tests need holds what a run needs.
-    if is_fresh "$mark" || { [ -z "$extra" ] && is_fresh "$root/.venv/.prepared-test"; }; then
+    # In a process of its own: the lock, which is on this file, ends with it.
+    is_prepared "$mark" || (make_venv "$mark" "$extra") 9< "$root/scripts/lib/venv.sh" || exit 1
+}
+
+make_venv() {
+    local mark=$1 extra=$2 base
+    flock 9
+    if is_prepared "$mark"; then
         return
     fi
-    local base
     base=$(find_python) || exit 1
     if ! "$python" -c '' 2>/dev/null; then
         echo "making $root/.venv with $("$base" --version)" >&2

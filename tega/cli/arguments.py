@@ -18,6 +18,7 @@ from tega.cli.grammar import (
     Command,
     Joins,
     Kind,
+    Option,
     Verb,
     Where,
     parse_integer,
@@ -182,6 +183,10 @@ def _add_verb(commands: Any, verb: Verb) -> None:
                 metavar="N",
                 type=_checked(parse_integer, argument),
             )
+    for option in verb.options:
+        parser.add_argument(
+            f"--{option.name}", default=argparse.SUPPRESS, help=option.help, **_words_of(option)
+        )
     if verb.takes_value:
         parser.add_argument(
             "value", metavar="VALUE", nargs="?", help="YAML or JSON; without it: standard input"
@@ -227,13 +232,27 @@ def _add(parser: argparse.ArgumentParser, dest: str, argument: Argument, type: A
     parser.add_argument(dest, metavar=argument.name, type=type, help=argument.kind.value)
 
 
+def _words_of(option: Option) -> dict[str, Any]:
+    """How argparse is told what belongs to an option."""
+    if not option.metavar:
+        return {"action": "store_true"}
+    number = {"nargs": "+"} if option.many else {}
+    return {"metavar": option.metavar, "type": _checked(option.read), **number}
+
+
 def _command(given: dict[str, Any]) -> Command:
+    options = {
+        option.name: tuple(given[option.name]) if option.many else given[option.name]
+        for option in VERBS[given["command"]].options
+        if option.name in given
+    }
     return Command(
         given["command"],
         given.get("target", ""),
         given.get("number"),
         args=tuple(given.get("args", ())),
         kwargs=dict(given.get("kwargs", ())),
+        options=options,
     )
 
 

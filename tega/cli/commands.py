@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tega import paths
+from tega.cli import waiting
 from tega.cli.grammar import ALL, Command, help_text
 from tega.driver import Driver, TransactionException
 from tega.subscriber import SCOPE
@@ -137,6 +138,16 @@ def _rollback(driver: Driver, command: Command) -> Answer:
     return Answer(said=f"{status} {reason}")
 
 
+def _release(driver: Driver, command: Command) -> Answer:
+    status, reason, _ = driver.release(command.target)
+    return Answer(said=f"{status} {reason}")
+
+
+def _wait(driver: Driver, command: Command) -> Answer:
+    waiting.wait(driver, command)
+    return Answer()
+
+
 def _id(driver: Driver, command: Command) -> Answer:
     return Answer(driver.tega_id)
 
@@ -215,6 +226,8 @@ _HANDLERS: Final[Mapping[str, _Handler]] = {
     "cancel": _cancel,
     "commit": _commit,
     "rollback": _rollback,
+    "release": _release,
+    "wait": _wait,
     "id": _id,
     "rpc": _call,
     "sub": _subscribe,

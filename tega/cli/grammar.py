@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
@@ -55,6 +55,25 @@ PATTERN: Final = Argument("PATTERN", Kind.PATTERN)
 VERSION: Final = Argument("VERSION", Kind.INTEGER, optional=True)
 
 
+@dataclass(frozen=True)
+class Option:
+    """An option of a command, at the prompt as in a shell: ``--NAME``, and what belongs to it.
+
+    :param metavar: what belongs to it, as usage shows it; empty: nothing does
+    :param read: reads a word of that; raises `Malformed`
+    :param many: several words belong to it
+    """
+
+    name: str
+    help: str
+    metavar: str = ""
+    read: Callable[[str], Any] = str
+    many: bool = False
+
+    def __str__(self) -> str:
+        return f"--{self.name} {self.metavar}{'...' * self.many}".rstrip()
+
+
 class Joins(Enum):
     """What a command has to do with a transaction that was begun before."""
 
@@ -70,6 +89,7 @@ class Verb:
     :param name: what is typed
     :param help: one line for people
     :param arguments: in the order in which they are typed
+    :param options: typed after the arguments
     :param takes_value: a value follows: on the next lines, or as an argument or on stdin
     :param joins: what it has to do with an open transaction
     :param asks: it destroys, so that a one-shot call on a terminal asks first
@@ -79,6 +99,7 @@ class Verb:
     name: str
     help: str
     arguments: tuple[Argument, ...] = ()
+    options: tuple[Option, ...] = ()
     aliases: tuple[str, ...] = ()
     takes_value: bool = False
     joins: Joins = Joins.NOT
@@ -89,7 +110,12 @@ class Verb:
     @property
     def usage(self) -> str:
         """As it is typed at the prompt."""
-        return " ".join([self.name, *map(str, self.arguments)])
+        return " ".join([self.name, *map(str, self.arguments), *[f"[{o}]" for o in self.options]])
+
+    @property
+    def brief(self) -> str:
+        """The same without naming its options."""
+        return " ".join([self.name, *map(str, self.arguments), *["..."] * bool(self.options)])
 
 
 @dataclass(frozen=True)
@@ -102,6 +128,8 @@ class Command:
     :param value: of a put
     :param args: of a call
     :param kwargs: of a call
+    :param options: those that are given, by name: words as a tuple where there may be several,
+        True where nothing belongs to it
     """
 
     name: str
@@ -110,6 +138,7 @@ class Command:
     value: Any = None
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 #: In place of a path: all of them.
@@ -117,6 +146,17 @@ ALL: Final = "*"
 
 #: How a call is typed at the prompt; one-shot it is ``rpc PATH ARGUMENT...``.
 CALL: Final = "PATH(ARGUMENT, NAME=VALUE)"
+
+
+def parse_seconds(word: str) -> float:
+    """Read a time.
+
+    :raises Malformed: for anything else
+    """
+    if not _SECONDS.fullmatch(word):
+        raise Malformed(f"{word[:64]!r} is not a number of seconds")
+    return float(word)
+
 
 _TABLE: Final = (
     Verb(
@@ -169,6 +209,21 @@ _TABLE: Final = (
     Verb("ss", "save a snapshot"),
     Verb("clear", "delete everything, history too", asks=True),
     Verb("sync", "wait until every replicated root has caught up with its leader"),
+    Verb(
+        "wait",
+        "wait until VERSION of ROOT has arrived at every server that has ROOT",
+        (Argument("ROOT", Kind.ROOT), Argument("VERSION", Kind.INTEGER)),
+        (
+            Option("on", "only at these, by tega id", "ID", paths.check_tega_id, many=True),
+            Option("all", "at every server, which must be more than the one that is asked"),
+            Option("timeout", "give up after so many seconds; 60", "S", parse_seconds),
+        ),
+    ),
+    Verb(
+        "release",
+        "give ROOT back to the server that is asked: the one that led it is gone for good",
+        (Argument("ROOT", Kind.ROOT),),
+    ),
     Verb(
         "sub",
         "hear of changes at, below and above PATH, and of messages on that channel",
@@ -244,6 +299,7 @@ INTERACTIVE: Final[Mapping[str, Verb]] = {
 #: line, where reading it as a path tells what is wrong.
 WORD: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*(?:"|\Z)|[^\s"]|"\Z)+')
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 def parse(line: str) -> Command:
@@ -276,6 +332,7 @@ def _fill(verb: Verb, rest: str) -> Command:
         words = [rest] if rest else []
     else:
         words = WORD.findall(rest)
+    words, options = _split_options(verb, words)
     needed = [argument for argument in verb.arguments if not argument.optional]
     if not len(needed) <= len(words) <= len(verb.arguments):
         later = "; the value goes on the lines after it" if verb.takes_value else ""
@@ -286,7 +343,21 @@ def _fill(verb: Verb, rest: str) -> Command:
             number = parse_integer(argument, word)
         else:
             target = parse_target(argument, word)
-    return Command(verb.name, target, number)
+    return Command(verb.name, target, number, options=options)
+
+
+def _split_options(verb: Verb, words: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """The words before the options, and the options."""
+    named = {f"--{option.name}": option for option in verb.options}
+    starts = [place for place, word in enumerate(words) if word in named]
+    given: dict[str, Any] = {}
+    for start, end in zip(starts, [*starts[1:], len(words)], strict=False):
+        option, texts = named[words[start]], words[start + 1 : end]
+        if len(texts) != bool(option.metavar) and not (option.many and texts):
+            raise Malformed(f"usage: {verb.usage}")
+        values = tuple([option.read(text) for text in texts])
+        given[option.name] = values if option.many else values[0] if values else True
+    return words[: starts[0]] if starts else words, given
 
 
 def parse_integer(argument: Argument, word: str) -> int:
@@ -324,8 +395,11 @@ def help_text(name: str = "") -> str:
     :param name: of a command that may be typed at the prompt
     """
     verbs = [INTERACTIVE[name]] if name else [v for v in _TABLE if v.where is not Where.ONE_SHOT]
-    lines = [(verb.usage, verb.help) for verb in verbs]
-    if not name:
+    if name:
+        lines = [(verb.usage, verb.help) for verb in verbs]
+        lines += [(f"  {option}", option.help) for verb in verbs for option in verb.options]
+    else:
+        lines = [(verb.brief, verb.help) for verb in verbs]
         lines.append((CALL, "call the function at PATH with literals"))
     width = max(len(usage) for usage, _ in lines)
     text = "\n".join(f"{usage:{width}}  {help}" for usage, help in lines)

@@ -39,8 +39,8 @@ class Driver(Management[Managed]):
     - `SubscriptionException` where something about subscriptions is wrong.
 
     A request whose answer is lost is sent again, up to three times, where that is safe. It is for
-    everything but `rpc`, `clear`, `reload` and a `delete` in a transaction: a change carries a key
-    under which the server does it at most once.
+    everything but `rpc`, `clear`, `release`, `reload` and a `delete` in a transaction: a change
+    carries a key under which the server does it at most once.
 
     Threads may share a driver: each has its own connection and its own transaction. As a context
     manager it closes its connections at the end.

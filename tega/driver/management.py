@@ -49,6 +49,23 @@ class Management(ABC, Generic[Answer]):
         """
         return self._manage("POST", "sync")
 
+    def applied(self, root_oid: str) -> Answer:
+        """How far each server is that has a root: ``{tega id: version}``.
+
+        :param root_oid: name of the root
+        :raises CRUDException: 404 where the server has no such root
+        """
+        return self._manage("GET", "applied", root_oid=root_oid)
+
+    def release(self, root_oid: str) -> Answer:
+        """Give a tree back to this server, which a server led that is gone for good.
+
+        :param root_oid: name of the root
+        :raises CRUDException: 404 where there is no such root, or no other server leads it
+        """
+        # Sent twice, the second one would be refused although it is done.
+        return self._manage("POST", "release", retry=False, root_oid=root_oid)
+
     def roots(self) -> Answer:
         """The roots: ``{root: version}``."""
         return self._manage("GET", "roots")

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import socket
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final, TypeVar, cast
+from typing import Final, TypeVar, cast
 
+from tega.driver.exchange import where
+from tega.driver.proxy import Proxy, reach
 from tega.protocol.frames import (
     CLOSE,
     NORMAL,
@@ -77,6 +78,7 @@ class WebSocket(asyncio.Protocol):
     :param on_pong: is called with the payload of each pong, in order with the messages
     :param on_closed: is called once, when it is over, with the code and the reason that the server
         gave; a code of None: it gave none
+    :param on_drained: is called when little is left of what was sent
     :ivar heard: when something came last, seconds of the event loop's clock
     """
 
@@ -85,11 +87,13 @@ class WebSocket(asyncio.Protocol):
         on_text: Callable[[str], None],
         on_pong: Callable[[bytes], None],
         on_closed: Callable[[int | None, str], None],
+        on_drained: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_text = on_text
         self._on_pong = on_pong
         self._on_closed = on_closed
+        self._on_drained = on_drained
         self._transport: asyncio.Transport | None = None
         self._lost: asyncio.Future[None] = self._loop.create_future()
         #: Until the handshake is done: its outcome.
@@ -99,6 +103,8 @@ class WebSocket(asyncio.Protocol):
         self._buffer = bytearray()
         self._reader = Reader(MAX_MESSAGE, masked=False)
         self._frames: list[bytes] = []
+        # Bytes in them.
+        self._unwritten = 0
         self._writable = asyncio.Event()
         self._writable.set()
         self._leaving = False
@@ -116,30 +122,33 @@ class WebSocket(asyncio.Protocol):
         on_pong: Callable[[bytes], None],
         on_closed: Callable[[int | None, str], None],
         timeout: float | None,
+        *,
+        proxy: Proxy | None = None,
+        on_drained: Callable[[], None] = lambda: None,
     ) -> WebSocket:
         """Open one.
 
         Its callbacks are called from the first turn of the event loop after this one on.
 
         :param timeout: seconds for all of it; None: no limit
+        :param proxy: connect through this one
         :raises HandshakeRefused: where the server has no WebSocket there
         :raises OSError: where there is no connection to be had, a ``TimeoutError`` among them
         """
-        self = cls(on_text, on_pong, on_closed)
+        self = cls(on_text, on_pong, on_closed, on_drained)
         try:
-            await within(timeout, self._open(host, port, path))
+            await within(timeout, self._open(host, port, path, proxy))
         except BaseException:
             self.abort()
             raise
         return self
 
-    async def _open(self, host: str, port: int, path: str) -> None:
-        await self._connect(host, port)
+    async def _open(self, host: str, port: int, path: str, proxy: Proxy | None) -> None:
+        await self._connect(host, port, proxy)
         assert self._transport is not None
         assert self._opening is not None
-        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._transport.write(
-            f"GET {path} HTTP/1.1\r\nHost: {where}\r\nUpgrade: websocket\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: {where(host, port)}\r\nUpgrade: websocket\r\n"
             f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
             f"Sec-WebSocket-Key: {self._key.decode()}\r\n\r\n".encode()
         )
@@ -149,32 +158,13 @@ class WebSocket(asyncio.Protocol):
             raise ConnectionError("the server hung up")
         self._loop.call_soon(self._read, b"")
 
-    async def _connect(self, host: str, port: int) -> None:
-        """Connect to the first address of the host that takes it."""
-        failure: OSError | None = None
-        for family, kind, protocol, _, address in await self._addresses(host, port):
-            made = socket.socket(family, kind, protocol)
-            try:
-                made.setblocking(False)
-                await self._loop.sock_connect(made, address)
-                await self._loop.create_connection(lambda: self, sock=made)
-                return
-            except OSError as error:
-                made.close()
-                failure = error
-            except BaseException:
-                made.close()
-                raise
-        raise failure or OSError(f"{host} has no address")
-
-    async def _addresses(self, host: str, port: int) -> list[Any]:
+    async def _connect(self, host: str, port: int, proxy: Proxy | None) -> None:
+        made = await reach(host, port, proxy)
         try:
-            # An address needs no look-up, which would take a thread.
-            return socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
-            )
-        except socket.gaierror:
-            return await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            await self._loop.create_connection(lambda: self, sock=made)
+        except BaseException:
+            made.close()
+            raise
 
     # -- sending --------------------------------------------------------------------------------
 
@@ -191,12 +181,27 @@ class WebSocket(asyncio.Protocol):
             return
         if not self._frames:
             self._loop.call_soon(self._flush)
-        self._frames.append(masked_frame(payload, os.urandom(4), opcode))
+        frame = masked_frame(payload, os.urandom(4), opcode)
+        self._frames.append(frame)
+        self._unwritten += len(frame)
 
     def _flush(self) -> None:
         frames, self._frames = self._frames, []
+        self._unwritten = 0
         if frames and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(frames))
+            if not self.congested:
+                self._tell_drained()
+
+    def _tell_drained(self) -> None:
+        if not self._leaving:
+            self._on_drained()
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that the network has still to take."""
+        buffered = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        return self._unwritten + buffered
 
     @property
     def congested(self) -> bool:
@@ -227,8 +232,8 @@ class WebSocket(asyncio.Protocol):
 
     def _leave(self, code: int) -> None:
         self._send(CLOSE, struct.pack("!H", code))
-        self._flush()
         self._leaving = True
+        self._flush()
 
     # -- what asyncio calls ---------------------------------------------------------------------
 
@@ -253,6 +258,7 @@ class WebSocket(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writable.set()
+        self._tell_drained()
 
     def data_received(self, data: bytes) -> None:
         self.heard = self._loop.time()

@@ -21,7 +21,7 @@ beside `append`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -87,8 +87,11 @@ class Log(ABC):
         """Let `state`, an empty one of a new life, be all that is held."""
 
     @abstractmethod
-    def commits_after(self, root: str, version: int) -> Iterator[Logged]:
-        """The commits that made later versions of a root, oldest first, as far as kept."""
+    def commits_after(self, versions: Mapping[str, int]) -> Iterator[Logged]:
+        """The commits that made later versions of roots, oldest first, as far as kept.
+
+        :param versions: of each root, the one after which its commits are wanted
+        """
 
     @abstractmethod
     def close(self) -> None:

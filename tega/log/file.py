@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -339,7 +339,7 @@ class FileLog(Log):
 
     # -- reading back -------------------------------------------------------------------------
 
-    def commits_after(self, root: str, version: int) -> Iterator[Logged]:
+    def commits_after(self, versions: Mapping[str, int]) -> Iterator[Logged]:
         with self._names_lock:
             size = self._size
             numbers = segments.numbers(self.directory, self.tega_id)
@@ -360,7 +360,7 @@ class FileLog(Log):
                     # A segment repeats what was committed while its snapshot was written.
                     elif logged.seq > seen:
                         seen = logged.seq
-                        if logged.extras.versions.get(root, -1) > version:
+                        if logged.made_after(versions):
                             yield logged
             except BadRecord as bad:
                 # What the newest segment has beyond its size is being written, and not published.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tega.log import record
 from tega.log.base import Log, Progress, Settings, Snapshot
@@ -41,10 +41,10 @@ class MemoryLog(Log):
     def clear(self, state: State) -> None:
         self._start, self._life, self._texts = state, state.life, []
 
-    def commits_after(self, root: str, version: int) -> Iterator[Logged]:
+    def commits_after(self, versions: Mapping[str, int]) -> Iterator[Logged]:
         for text in tuple(self._texts):
             logged = record.read_one(text, 0)
-            if logged.extras.versions.get(root, -1) > version:
+            if logged.made_after(versions):
                 yield logged
 
     def close(self) -> None:

@@ -18,18 +18,21 @@ doc/tega-db-format.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from mmap import mmap
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 from zlib import crc32
 
 import msgspec
 
 from tega.errors import Malformed, TegaError
+from tega.log import roots
+from tega.log.roots import Record
 from tega.paths import parse, wire
 from tega.store import node
 from tega.store.commit import Commit
-from tega.store.history import State
+from tega.store.following import adopted
+from tega.store.history import Lead, State
 from tega.store.staging import replay
 
 Data: TypeAlias = bytes | mmap
@@ -55,6 +58,10 @@ class Extras(msgspec.Struct, omit_defaults=True):
     :ivar touched: containers that got a version too, below a root and beside those in the records
     :ivar txid: the client's transaction id
     :ivar ids: in a snapshot, the remembered transaction ids with sequence number and versions
+    :ivar follows: the roots that another server leads: its tega id, life and sequence number; null
+        for one that is led here from now on
+    :ivar adopted: the roots that are taken over whole from their leaders: the records are those of
+        a snapshot; without one, the leader has no such root
     """
 
     synced: int
@@ -66,18 +73,12 @@ class Extras(msgspec.Struct, omit_defaults=True):
     txid: str | None = None
     snapshot: bool = False
     ids: list[tuple[str, int, dict[str, int]]] = []
+    follows: dict[str, tuple[str, str, int] | None] = {}
+    adopted: list[str] = []
 
-
-class Record(msgspec.Struct):
-    """One record as it stands in a line."""
-
-    ope: str
-    path: str
-    tega_id: str
-    version: int
-    instance: Any = None
-    chain: str = ""
-    deleted: bool = False
+    def leads(self) -> list[tuple[str, Lead | None]]:
+        """Who leads which root, as far as this changes or tells it."""
+        return [(name, lead and Lead(*lead)) for name, lead in self.follows.items()]
 
 
 class Logged(msgspec.Struct):
@@ -90,6 +91,11 @@ class Logged(msgspec.Struct):
     rolled_back: tuple[str, int] | None
     start: int
     end: int
+
+    def made_after(self, versions: Mapping[str, int]) -> bool:
+        """Whether it made a version after those given of some roots."""
+        made = self.extras.versions
+        return any(made.get(name, -1) > version for name, version in versions.items())
 
 
 class BadRecord(Exception):
@@ -118,6 +124,13 @@ def encode(commit: Commit, synced: int, life: str) -> bytes:
         root, back = commit.rolled_back
         lines.append(f"-{back} {commit.tega_id} {wire((root,))}".encode())
     records = [change.record for change in commit.changes if not change.ephemeral]
+    if commit.adopted:
+        records = [
+            line
+            for _, root in commit.adopted
+            if root is not None
+            for line in b"".join(roots.lines(root, commit.tega_id)).splitlines()
+        ]
     extras = Extras(
         synced,
         life,
@@ -126,11 +139,23 @@ def encode(commit: Commit, synced: int, life: str) -> bytes:
         dict(commit.chains),
         [wire(path) for path in commit.touched] if commit.touched else [],
         commit.txid,
+        follows=follows_of(commit.follows),
+        adopted=[name for name, _ in commit.adopted],
     )
     lines += records
     lines.append(trailer(commit.time, len(records), extras))
     text = b"\n".join(lines)
     return b"%b%08x\n" % (text, crc32(text))
+
+
+def follows_of(
+    following: Mapping[str, Lead] | Iterable[tuple[str, Lead | None]],
+) -> dict[str, tuple[str, str, int] | None]:
+    """Who leads which root, as the log has it."""
+    return {
+        name: None if lead is None else (lead.leader, lead.life, lead.seq)
+        for name, lead in dict(following).items()
+    }
 
 
 def trailer(time: str, count: int, extras: Extras) -> bytes:
@@ -205,14 +230,21 @@ def apply(state: State, logged: Logged, maxlen: int) -> State:
     if extras.life != state.life:
         raise BadRecord(start, start, f"life {extras.life} in a log of life {state.life}")
     try:
+        if extras.adopted:
+            found = roots.read(logged.records, maxlen)
+            for name, lead in extras.leads():
+                assert lead is not None
+                state = adopted(state, logged.seq, name, found.get(name), lead)
+            return state
         changes = [
             (r.ope, parse(r.path), node.freeze(r.instance, _DEEP) if r.ope == "PUT" else None)
             for r in logged.records
         ]
         touched = [parse(path) for path in extras.touched]
         return replay(
-            state, logged.seq, changes, extras.versions, extras.chain, extras.txid, maxlen, touched
-        )
+            state, logged.seq, changes, extras.versions, extras.chain, extras.txid, maxlen, touched,
+            extras.leads(),
+        )  # fmt: skip
     except (TegaError, KeyError) as error:
         raise BadRecord(start, start, str(error)) from None
 

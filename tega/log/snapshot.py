@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from zlib import crc32
 
 import immutables
 
 from tega.errors import Malformed
-from tega.log.record import BadRecord, Extras, Logged, trailer
-from tega.paths import parse, wire
-from tega.store.encode import packed_since, unpacked
-from tega.store.ephemeral import lasting
-from tega.store.history import Ids, Result, Root, State
-from tega.store.node import ABSENT, Content, MaybeContent
-from tega.strictjson import dumps
+from tega.log import roots
+from tega.log.record import BadRecord, Extras, Logged, follows_of, trailer
+from tega.store.history import Ids, Result, State
 
 #: Bytes that are gathered before they are written.
 _CHUNK = 1 << 16
@@ -28,7 +25,9 @@ def write(state: State, tega_id: str, time: str, out: Callable[[bytes], None]) -
     crc = 0
     waiting = [b"? %d\n" % state.seq]
     size = count = 0
-    for piece in _records(state, tega_id):
+    for piece in chain.from_iterable(
+        roots.lines(state.roots[name], tega_id) for name in sorted(state.roots)
+    ):
         waiting.append(piece)
         size += len(piece)
         count += piece == b"\n"
@@ -39,37 +38,11 @@ def write(state: State, tega_id: str, time: str, out: Callable[[bytes], None]) -
             waiting, size = [], 0
         yield
     ids = [(txid, result.seq, dict(result.versions)) for txid, result in state.ids.oldest_first()]
-    extras = Extras(state.seq, state.life, tega_id, snapshot=True, ids=ids)
+    extras = Extras(
+        state.seq, state.life, tega_id, snapshot=True, ids=ids, follows=follows_of(state.following)
+    )
     text = b"".join(waiting) + trailer(time, count, extras)
     out(b"%b%08x\n" % (text, crc32(text, crc)))
-
-
-def _records(state: State, tega_id: str) -> Iterator[bytes]:
-    """A line for each readable version: the oldest whole, each later one as what it changed.
-
-    All of that is of the lasting tree.
-    """
-    for name in sorted(state.roots):
-        root = state.roots[name]
-        before: MaybeContent = ABSENT
-        seen: dict[int, Content] = {}
-        for version in range(root.first, root.version + 1):
-            content = lasting(root.at(version), seen)
-            yield b'{"ope":"SS","path":%b,"tega_id":%b,"version":%d' % (
-                dumps(wire((name,))),
-                dumps(tega_id),
-                version,
-            )
-            if version == root.version:
-                yield b',"chain":%b' % dumps(root.chain)
-            if content is ABSENT:
-                yield b',"deleted":true}'
-            else:
-                yield b',"instance":'
-                yield from packed_since(before, content)
-                yield b"}"
-            yield b"\n"
-            before = content
 
 
 def read(logged: Logged, maxlen: int) -> State:
@@ -80,23 +53,18 @@ def read(logged: Logged, maxlen: int) -> State:
     """
     if not logged.extras.snapshot:
         raise BadRecord(logged.start, logged.start, "a segment starts with a snapshot")
-    roots: immutables.Map[str, Root] = immutables.Map()
     try:
-        for record in logged.records:
-            name = parse(record.path)[0]
-            root = roots.get(name)
-            before = ABSENT if root is None else root.content
-            content = ABSENT if record.deleted else unpacked(record.instance, before)
-            if root is None:
-                root = Root(name, record.version, content, record.chain)
-            else:
-                root = root.next(content, record.chain, maxlen)
-            if root.version != record.version:
-                raise Malformed(f"version {record.version} of {name} after {root.version - 1}")
-            roots = roots.set(name, root)
+        found = roots.read(logged.records, maxlen)
     except (Malformed, KeyError) as error:
         raise BadRecord(logged.start, logged.start, f"bad snapshot: {error}") from None
     ids = Ids()
     for txid, seq, versions in logged.extras.ids:
         ids = ids.add(txid, Result(seq, immutables.Map(versions)))
-    return State(logged.extras.life, logged.seq, roots, ids)
+    leads = {name: lead for name, lead in logged.extras.leads() if lead is not None}
+    return State(
+        logged.extras.life,
+        logged.seq,
+        immutables.Map(found),
+        ids,
+        following=immutables.Map(leads),
+    )

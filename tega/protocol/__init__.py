@@ -9,6 +9,7 @@ from tega.protocol.messages import (
     Error,
     Message,
     Notify,
+    Peer,
     Publish,
     PubSubMessage,
     Request,
@@ -24,7 +25,7 @@ from tega.protocol.messages import (
 )
 
 __all__ = [
-    "Connection", "Error", "Message", "Notify", "PubSubMessage", "Publish", "Request",
+    "Connection", "Error", "Message", "Notify", "Peer", "PubSubMessage", "Publish", "Request",
     "Response", "Role", "Rollback", "Session", "SessionAck", "Since", "StateOfConnection",
     "Subscribe", "Unsubscribe", "is_message", "parse",
 ]  # fmt: skip

@@ -22,6 +22,7 @@ from tega.protocol.messages import (
     Error,
     Message,
     Notify,
+    Peer,
     Publish,
     PubSubMessage,
     Request,
@@ -53,10 +54,10 @@ class StateOfConnection(Enum):
 _NEW, _GREETED, _OPEN = StateOfConnection
 
 _FROM_CLIENT: Final[dict[type, StateOfConnection]] = dict.fromkeys(
-    (Subscribe, Unsubscribe, Publish, Notify, Rollback, Request, Response), _OPEN
+    (Subscribe, Unsubscribe, Publish, Notify, Rollback, Request, Response, Peer), _OPEN
 )
 _FROM_SERVER: Final[dict[type, StateOfConnection]] = dict.fromkeys(
-    (PubSubMessage, Notify, Rollback, Request, Response, Error), _OPEN
+    (PubSubMessage, Notify, Rollback, Request, Response, Error, Peer), _OPEN
 )
 
 #: From the client: the state that a message leads to, by the state in which it comes.

@@ -87,10 +87,10 @@ class Reader:
     :param masked: whether frames must be masked, as those of a client are, or must not
     """
 
-    __slots__ = ("_chunks", "_fragments", "_have", "_limit", "_masked", "_size", "_wanted")
+    __slots__ = ("_chunks", "_fragments", "_have", "_masked", "_size", "_wanted", "limit")
 
     def __init__(self, limit: int, masked: bool = True) -> None:
-        self._limit = limit
+        self.limit = limit
         self._masked = _MASKED if masked else 0
         # What has come of a frame that is not whole, and how many bytes that needs at least.
         self._chunks: list[bytes] = []
@@ -165,8 +165,8 @@ class Reader:
             raise Violation(NOT_TAKEN, "messages are text, not binary")
         elif opcode > BINARY or (opcode == CONTINUATION) is (self._fragments is None):
             raise Violation(VIOLATION, "an unknown frame, or a fragment out of order")
-        elif length + self._size > self._limit:
-            raise Violation(TOO_BIG, f"a message of more than {self._limit} bytes")
+        elif length + self._size > self.limit:
+            raise Violation(TOO_BIG, f"a message of more than {self.limit} bytes")
 
     def _keep(self, payload: bytes) -> None:
         if self._fragments is None:

@@ -21,6 +21,9 @@ from tega.paths import parse as parse_path
 #: What a REQUEST may ask for; the last two are for servers among themselves.
 REQUEST_TYPES: Final = ("RPC", "TX", "SYNC", "REFER")
 
+#: What servers tell each other, beside requests and channels.
+PEER_KINDS: Final = ("applied", "commit", "functions", "left", "message", "overlay", "root")
+
 #: Most digits of a number: a sequence number of requests or commits.
 _MAX_DIGITS: Final = 18
 
@@ -207,9 +210,20 @@ class Error(_Base, frozen=True, gc=False):
         return f"ERROR {self.code}\n{self.body.decode()}"
 
 
+class Peer(_Base, frozen=True, gc=False):
+    """What servers tell each other of the trees that they lead and follow. `body` is an object."""
+
+    command = "PEER"
+    kind: str
+    body: bytes
+
+    def text(self) -> str:
+        return f"PEER {self.kind}\n{self.body.decode()}"
+
+
 Message: TypeAlias = (
     Session | SessionAck | Subscribe | Unsubscribe | Publish | PubSubMessage | Notify | Rollback
-    | Request | Response | Error
+    | Request | Response | Error | Peer
 )  # fmt: skip
 
 
@@ -375,6 +389,10 @@ def _error(words: list[str], body: bytes) -> Message:
     return Error(words[1], body)
 
 
+def _peer(words: list[str], body: bytes) -> Message:
+    return Peer(_choice(words[1], "kind", *PEER_KINDS), body)
+
+
 def _body(body: bytes, command: str) -> dict[str, Any]:
     value = strictjson.loads(body)
     if type(value) is not dict:
@@ -395,6 +413,7 @@ _READERS: Final[dict[str, tuple[int, int, bool, Callable[[list[str], bytes], Mes
     "REQUEST": (4, 4, True, _request),
     "RESPONSE": (3, 4, True, _response),
     "ERROR": (1, 1, True, _error),
+    "PEER": (1, 1, True, _peer),
 }
 
 #: What each takes, for errors.
@@ -410,4 +429,5 @@ _USAGE: Final = {
     "REQUEST": "a number, a type, a tega id and a path ('-' where it is not used)",
     "RESPONSE": "a number, a type, a tega id, and may take ERROR",
     "ERROR": "a code",
+    "PEER": "a kind",
 }

@@ -12,8 +12,9 @@ import msgspec
 from tega.errors import Malformed
 from tega.paths import MAX_DEPTH, Path, check_tega_id
 from tega.store import node
-from tega.store.history import Result
+from tega.store.history import Lead, Result, Root
 from tega.store.node import ABSENT, Content, MaybeContent
+from tega.store.overlay import Laid
 from tega.strictjson import dumps
 
 #: Expected version of a PUT that must find nothing there.
@@ -118,7 +119,79 @@ class Lapse(msgspec.Struct, frozen=True, gc=False, eq=False):
     txid: None = None
 
 
-Request: TypeAlias = Transaction | Rollback | Lapse
+class Follow(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """Let another server lead a root; None: lead it here, from the version that it has."""
+
+    root: str
+    lead: Lead | None
+    tega_id: str
+    txid: None = None
+
+
+class Replicated(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A commit of a leader, as far as it concerns the roots that are followed here.
+
+    :ivar leader: the tega id of the server that leads them
+    :ivar seq: its number there
+    :ivar whole: whether the ephemeral changes are among `changes`; without them, it comes from
+        history, and ephemeral nodes follow as an `Overlay`
+    :ivar changes: what to put or, with None, delete, in order
+    """
+
+    leader: str
+    seq: int
+    time: str
+    tega_id: str
+    txid: str | None
+    versions: dict[str, int]
+    chains: dict[str, str]
+    changes: tuple[Operation, ...]
+    touched: tuple[Path, ...] = ()
+    rolled_back: tuple[str, int] | None = None
+    whole: bool = True
+
+
+class Adoption(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A root as its leader has it, history included, in the place of what is here.
+
+    :ivar content: the root; None where the leader has none of that name
+    """
+
+    root: str
+    lead: Lead
+    content: Root | None
+    tega_id: str
+    txid: None = None
+
+
+class Hide(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """Leave out the ephemeral nodes of a root: its leader is away, and nobody can tell of them."""
+
+    root: str
+    tega_id: str = ""
+    txid: None = None
+
+
+class Overlay(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """The ephemeral nodes that a leader has in a root, in the place of those that are here.
+
+    :ivar version: of the root, that they belong to
+    """
+
+    root: str
+    version: int
+    nodes: tuple[Laid, ...]
+    tega_id: str
+    txid: None = None
+
+
+#: What this server decides by itself, of the roots that it leads.
+Own: TypeAlias = Transaction | Rollback | Lapse
+
+#: What comes of another server's leading a root.
+Peers: TypeAlias = Follow | Replicated | Adoption | Hide | Overlay
+
+Request: TypeAlias = Own | Peers
 
 
 class Change(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -148,6 +221,9 @@ class Commit(msgspec.Struct, frozen=True, gc=False, eq=False):
     :ivar chains: the hash of each root touched, by name
     :ivar touched: the lasting containers below a root that got its version because of something
         ephemeral below them: with `changes`, all that a replay of the lasting tree needs
+    :ivar follows: the roots of which it changes who leads, or what is known of that; None for
+        "this server"
+    :ivar adopted: the roots that it takes over whole, with their history; None for "no such root"
     """
 
     seq: int
@@ -159,6 +235,8 @@ class Commit(msgspec.Struct, frozen=True, gc=False, eq=False):
     txid: str | None = None
     rolled_back: tuple[str, int] | None = None
     touched: tuple[Path, ...] = ()
+    follows: tuple[tuple[str, Lead | None], ...] = ()
+    adopted: tuple[tuple[str, Root | None], ...] = ()
 
     def result(self) -> Result:
         """What the client is told."""

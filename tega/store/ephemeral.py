@@ -260,7 +260,7 @@ def _rebuilt(steps: list[_Step], child: MaybeContent, version: int, lasting: boo
                 continue
         else:
             children = with_child(node.children, key, child)
-        mark = _updated(node.mark, key, child)
+        mark = marked_with(node.mark, key, child)
         if lasting and mark is not None:
             implicit = mark.transient == len(children)
             mark = Mark(None, implicit, mark.below, mark.transient)
@@ -268,7 +268,7 @@ def _rebuilt(steps: list[_Step], child: MaybeContent, version: int, lasting: boo
     return child
 
 
-def _updated(mark: Mark | None, key: str, child: MaybeContent) -> Mark | None:
+def marked_with(mark: Mark | None, key: str, child: MaybeContent) -> Mark | None:
     """The mark of a container with another child, or none, under a key."""
     changed = mark_of(child)
     if mark is None:

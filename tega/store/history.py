@@ -69,6 +69,19 @@ class Root(msgspec.Struct, frozen=True, gc=False, eq=False):
         return list(range(self.first, self.version))
 
 
+class Lead(msgspec.Struct, frozen=True, gc=False):
+    """Who leads a root that this server follows.
+
+    :ivar leader: its tega id; empty where it has not been heard of yet
+    :ivar life: of the leader's database; all versions and chains of the root are of that life
+    :ivar seq: the leader's number of the newest commit that came from it
+    """
+
+    leader: str = ""
+    life: str = ""
+    seq: int = 0
+
+
 class Result(msgspec.Struct, frozen=True, gc=False):
     """What a commit answers: its sequence number, and the version made of each root touched.
 
@@ -104,7 +117,9 @@ class State(msgspec.Struct, frozen=True, gc=False, eq=False):
 
     `life` is the database's identity from one `clear` to the next, `seq` the number of its last
     commit; commits count from 1. `ephemerals` has the paths of the ephemeral nodes of each tega id
-    that has any: the topmost only, for all that stands below one is ephemeral too.
+    that has any: the topmost only, for all that stands below one is ephemeral too. `following` has
+    the roots that other servers lead. `hidden` has, of those, the content that watchers know where
+    its ephemeral nodes are left out: nobody can tell whether they are still there.
     """
 
     life: str
@@ -112,6 +127,13 @@ class State(msgspec.Struct, frozen=True, gc=False, eq=False):
     roots: immutables.Map[str, Root] = EMPTY
     ids: Ids = Ids()
     ephemerals: immutables.Map[str, immutables.Map[Path, bool]] = EMPTY
+    following: immutables.Map[str, Lead] = EMPTY
+    hidden: immutables.Map[str, Any] = EMPTY
+
+    def life_of(self, name: str) -> str:
+        """The life that the versions of a root are of: its leader's, or this database's own."""
+        lead = self.following.get(name)
+        return self.life if lead is None else lead.life
 
     def find(self, path: Path, version: int | None = None) -> Found:
         """What stands at `path`, in the root's newest version or another.

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import immutables
 
-from tega.errors import Collision, Malformed, NoSession, NotFound
+from tega.errors import Collision, LedElsewhere, Malformed, NoSession, NotFound
 from tega.paths import Path, check_key, check_tega_id, check_txid, dotted, wire
 from tega.store import encode, ephemeral, node
 from tega.store.commit import (
@@ -20,13 +20,13 @@ from tega.store.commit import (
     Commit,
     Delete,
     Operation,
+    Own,
     Put,
-    Request,
     Rollback,
     Transaction,
 )
-from tega.store.history import Result, Root, State
-from tega.store.node import ABSENT, Content, MaybeContent, mark_of
+from tega.store.history import Lead, Result, Root, State
+from tega.store.node import ABSENT, EMPTY, Content, MaybeContent, mark_of
 from tega.strictjson import dumps
 
 #: Most bytes of a removed subtree that a DELETE's record holds; of a larger one it holds nothing.
@@ -34,7 +34,7 @@ _MAX_REMOVED: Final = 1 << 20
 
 
 def stage(
-    state: State, request: Request, time: str, maxlen: int, live: Container[str] | None = None
+    state: State, request: Own, time: str, maxlen: int, live: Container[str] | None = None
 ) -> tuple[State, Commit]:
     """Check and apply a request.
 
@@ -57,7 +57,21 @@ def stage(
         rolled_back = draft.roll_back(request.root, request.backto)
     else:
         draft.lapse()
+    for name in draft.contents:
+        if name in state.following:
+            raise led_elsewhere(state, name)
     return draft.commit(time, maxlen, request.txid, rolled_back)
+
+
+def led_elsewhere(state: State, name: str) -> LedElsewhere:
+    """What to raise where a root that another server leads would be changed here."""
+    leader = state.following[name].leader
+    return LedElsewhere(
+        f"{dotted((name,))} is led by {leader or 'the global server'}: only there can it be "
+        "changed",
+        root=name,
+        leader=leader,
+    )
 
 
 def candidate(
@@ -87,8 +101,9 @@ def replay(
     txid: str | None,
     maxlen: int,
     touched: Iterable[Path] = (),
+    follows: Iterable[tuple[str, Lead | None]] = (),
 ) -> State:
-    """The state after a commit that took place before: from the log, or from another server.
+    """The state after a commit that took place before.
 
     :param changes: PUT or DELETE, the path, and for a PUT the fresh content
     :param touched: containers that got a version beside those that the changes touch
@@ -101,7 +116,7 @@ def replay(
         draft.touch(path)
     if draft.versions != versions:
         raise Malformed(f"the commit makes versions {draft.versions}, it says {dict(versions)}")
-    return draft.next_state(seq, chains, maxlen, txid)
+    return draft.next_state(seq, chains, maxlen, txid, dict(follows))
 
 
 class Draft:
@@ -172,7 +187,7 @@ class Draft:
             logged = content if transient else ephemeral.lasting(content)
             text = encode.text_within(_MAX_REMOVED, logged)
         self.contents[name] = after
-        record = _record(ope, path, tega_id, text, version)
+        record = record_of(ope, path, tega_id, text, version)
         self.changes.append(
             Change(ope, path, tega_id, content, version, record, replaced, transient)
         )
@@ -233,9 +248,10 @@ class Draft:
         return replaced
 
     def lapse(self) -> None:
-        """Remove all ephemeral nodes of the tega id."""
+        """Remove all ephemeral nodes of the tega id from the roots that are led here."""
         for path in sorted(self.ephemerals.get(self.tega_id, ())):
-            self.apply(Delete(path))
+            if path[0] not in self.state.following:
+                self.apply(Delete(path))
 
     def roll_back(self, name: str, backto: int) -> tuple[str, int]:
         """Make the lasting content of an old version of a root its newest.
@@ -253,21 +269,21 @@ class Draft:
         seen: dict[int, Content] = {}
         now, then = [ephemeral.lasting(c, seen) for c in (root.content, root.at(target))]
         for path, content in node.diff(now, then, (name,)):
-            self._restore(path, content)
+            self.put_back(path, content, self.tega_id)
         return name, root.version - target
 
-    def _restore(self, path: Path, new: MaybeContent) -> None:
+    def put_back(self, path: Path, new: MaybeContent, tega_id: str) -> None:
         """As `restore`, with a record."""
         replaced = self.restore(path, new)
         version = self.versions[path[0]]
         if new is ABSENT:
             content = replaced = ephemeral.lasting(replaced)
             text = encode.text_within(_MAX_REMOVED, content)
-            record = _record("DELETE", path, self.tega_id, text, version)
-            change = Change("DELETE", path, self.tega_id, content, version, record, replaced)
+            record = record_of("DELETE", path, tega_id, text, version)
+            change = Change("DELETE", path, tega_id, content, version, record, replaced)
         else:
-            record = _record("PUT", path, self.tega_id, encode.text(new), version)
-            change = Change("PUT", path, self.tega_id, new, version, record, replaced)
+            record = record_of("PUT", path, tega_id, encode.text(new), version)
+            change = Change("PUT", path, tega_id, new, version, record, replaced)
         self.changes.append(change)
 
     def touch(self, path: Path) -> None:
@@ -295,8 +311,16 @@ class Draft:
         maxlen: int,
         txid: str | None,
         rolled_back: tuple[str, int] | None = None,
+        touched: tuple[Path, ...] | None = None,
+        follows: Mapping[str, Lead] = EMPTY,
     ) -> tuple[State, Commit]:
-        """The state with this draft as its newest commit, and the commit."""
+        """The state with this draft as its newest commit, and the commit.
+
+        :param touched: what it has touched, where that is known
+        :param follows: what is known now of the leaders of roots
+        """
+        if touched is None:
+            touched = self._touched() if self.transient else ()
         chains = {name: self._chain(name, time) for name in self.contents}
         commit = Commit(
             self.state.seq + 1,
@@ -307,9 +331,10 @@ class Draft:
             tuple(chains.items()),
             txid,
             rolled_back,
-            self._touched() if self.transient else (),
+            touched,
+            tuple(follows.items()),
         )
-        return self.next_state(commit.seq, chains, maxlen, txid), commit
+        return self.next_state(commit.seq, chains, maxlen, txid, follows), commit
 
     def _touched(self) -> tuple[Path, ...]:
         """The lowest lasting containers above ephemeral changes, below the roots."""
@@ -321,7 +346,12 @@ class Draft:
         return tuple(dict.fromkeys([path for path in parents if len(path) > 1]))
 
     def next_state(
-        self, seq: int, chains: Mapping[str, str], maxlen: int, txid: str | None
+        self,
+        seq: int,
+        chains: Mapping[str, str],
+        maxlen: int,
+        txid: str | None,
+        follows: Mapping[str, Lead | None] = EMPTY,
     ) -> State:
         """The state after the draft, with sequence number and chains given."""
         before = self.state
@@ -336,11 +366,12 @@ class Draft:
         ids = before.ids
         if txid is not None:
             ids = ids.add(txid, Result(seq, immutables.Map(self.versions)))
-        return State(before.life, seq, roots, ids, self.ephemerals)
+        leads = followed(before.following, follows.items())
+        return State(before.life, seq, roots, ids, self.ephemerals, leads, before.hidden)
 
     def _chain(self, name: str, time: str) -> str:
         root = self.state.roots.get(name)
-        before = root.chain if root is not None else self.state.life
+        before = root.chain if root is not None else self.state.life_of(name)
         made = f"{before} {self.versions[name]} {time} {self.tega_id}"
         digest = blake2b(made.encode(), digest_size=8)
         for change in self.changes:
@@ -349,7 +380,19 @@ class Draft:
         return digest.hexdigest()
 
 
-def _record(ope: str, path: Path, tega_id: str, instance: bytes | None, version: int) -> bytes:
+def followed(
+    following: immutables.Map[str, Lead], changes: Iterable[tuple[str, Lead | None]]
+) -> immutables.Map[str, Lead]:
+    """Who leads which root after changes of that; None for "this server"."""
+    for name, lead in changes:
+        if lead is not None:
+            following = following.set(name, lead)
+        elif name in following:
+            following = following.delete(name)
+    return following
+
+
+def record_of(ope: str, path: Path, tega_id: str, instance: bytes | None, version: int) -> bytes:
     return b'{"ope":"%b","path":%b,"tega_id":%b%b,"version":%d}' % (
         b"PUT" if ope == "PUT" else b"DELETE",
         dumps(wire(path)),

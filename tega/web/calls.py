@@ -6,8 +6,9 @@ import asyncio
 import inspect
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from tega import rpc, strictjson
 from tega.database import Database
@@ -16,7 +17,9 @@ from tega.errors import (
     CallFailed,
     CallTimeout,
     Malformed,
+    NoSuchFunction,
     OverLimit,
+    OwnerGone,
     Refused,
     TegaError,
 )
@@ -27,6 +30,9 @@ from tega.web.http import Later
 from tega.web.sessions import Sessions
 
 log = logging.getLogger(__name__)
+
+#: Calls a function of another server; None where nobody there may have it.
+Elsewhere: TypeAlias = Callable[[Path, bytes, str, float, Any], Later | None]
 
 #: Ordinary functions of this process that may run at the same time, each in a thread of its own.
 _THREADS: Final = 32
@@ -50,17 +56,41 @@ class Calls:
         self._thread = threading.get_ident()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tega-call")
         self._running: set[asyncio.Future[Any]] = set()
+        #: Calls a function of another server: path, body, caller, seconds, where it came from.
+        self.elsewhere: Elsewhere = lambda *asked: None
 
-    def submit(self, path: Path, body: bytes, caller: str) -> Later:
-        """Call the function at a path.
+    def submit(
+        self,
+        path: Path,
+        body: bytes,
+        caller: str,
+        seconds: float | None = None,
+        came: Any = None,
+    ) -> Later:
+        """Call the function at a path, here or on another server.
 
         :param body: its arguments, as `rpc.read_arguments` takes them
         :param caller: who asks
+        :param seconds: how long that may take; by default as the settings say
+        :param came: the peer that the call came from
         :returns: the result as JSON
         :raises TegaError: where that is known at once
         """
-        leaf, function = rpc.function_at(self._database.state, path)
+        if seconds is None:
+            seconds = self._timeout
         given = rpc.read_arguments(body)
+        try:
+            return self._here(path, given, body, caller, seconds)
+        except (NoSuchFunction, OwnerGone):
+            answer = self.elsewhere(path, body, caller, seconds, came)
+            if answer is None:
+                raise
+            return answer
+
+    def _here(
+        self, path: Path, given: Arguments, body: bytes, caller: str, seconds: float
+    ) -> Later:
+        leaf, function = rpc.function_at(self._database.state, path)
         if function.arguments:
             if given.given:
                 raise Malformed(
@@ -69,13 +99,13 @@ class Calls:
             given = rpc.bound_arguments(function)
         func = self._functions.find(path, leaf)
         if func is not None:
-            return self._run(func, given, dotted(path))
+            return self._run(func, given, dotted(path), seconds)
         session = self._sessions.get(function.owner)
         if session is None:
             raise rpc.owner_gone(path, function)
         if function.arguments or not body:
             body = strictjson.dumps({"args": given.args, "kwargs": given.kwargs})
-        return session.call(wire(path), body, caller, self._timeout)
+        return session.call(wire(path), body, caller, seconds)
 
     async def call(
         self, path: str, args: list[Any], kwargs: dict[str, Any], caller: str
@@ -96,7 +126,7 @@ class Calls:
         call = self.call(path, args, kwargs, caller)
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()
 
-    def _run(self, func: Func, given: Arguments, what: str) -> Later:
+    def _run(self, func: Func, given: Arguments, what: str, seconds: float) -> Later:
         if len(self._running) >= _THREADS and not inspect.iscoroutinefunction(func.func):
             raise OverLimit(f"{_THREADS} functions of this server are running, the limit")
         args, kwargs = given.args or [], given.kwargs or {}
@@ -109,7 +139,7 @@ class Calls:
             running = self._loop.run_in_executor(self._threads, lambda: func(*args, **kwargs))
         self._running.add(running)
         answer = Later()
-        overdue = self._loop.call_later(self._timeout, self._give_up, running, answer, what)
+        overdue = self._loop.call_later(seconds, self._give_up, running, answer, what, seconds)
 
         def done(ran: asyncio.Future[Any]) -> None:
             overdue.cancel()
@@ -120,10 +150,12 @@ class Calls:
         running.add_done_callback(done)
         return answer
 
-    def _give_up(self, running: asyncio.Future[Any], answer: Later, what: str) -> None:
+    def _give_up(
+        self, running: asyncio.Future[Any], answer: Later, what: str, seconds: float
+    ) -> None:
         answer.resolve(
             error=CallTimeout(
-                f"the function at {what} did not answer within {self._timeout:g} s: it may still "
+                f"the function at {what} did not answer within {seconds:g} s: it may still "
                 "be at it"
             )
         )

@@ -10,13 +10,17 @@ from typing import TypeAlias
 
 from tega.database import Database, Pending
 from tega.errors import TegaError
-from tega.store.commit import Request
+from tega.store.commit import Request, Rollback, Transaction
+from tega.store.history import Result, State
 from tega.web.http import Later
 
 log = logging.getLogger(__name__)
 
 #: Is called with a request that is settled.
 Settled: TypeAlias = Callable[[Pending], None]
+
+#: Gives the result that is to come from another server; None for what is to be done here.
+Elsewhere: TypeAlias = Callable[[Transaction | Rollback], Later | None]
 
 
 class Committer:
@@ -38,9 +42,27 @@ class Committer:
         self._scheduled = False
         self._flushing = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tega-flush")
+        #: Has a request committed by another server, where that leads what it changes.
+        self.elsewhere: Elsewhere = lambda request: None
+        #: Is told of each tega id whose session here has ended.
+        self.left: Callable[[str], None] = lambda tega_id: None
 
     def enter(self, request: Request, settled: Settled) -> None:
-        """Judge a request now, and call back once what was decided is durable."""
+        """Judge a request, or have it judged, and call back once what was decided is durable."""
+        if isinstance(request, Transaction | Rollback):
+            before = self._database.state
+            try:
+                answer = self.elsewhere(request)
+            except TegaError as error:
+                settled(Pending.outcome(before, None, error))
+                return
+            if answer is not None:
+                answer.then(lambda answer: settled(_outcome(before, answer)))
+                return
+        self.enter_here(request, settled)
+
+    def enter_here(self, request: Request, settled: Settled) -> None:
+        """Judge a request now, on this server whoever leads, and call back once it is durable."""
         self._await(self._database.submit(request), settled)
 
     def submit(self, request: Request) -> Later:
@@ -49,8 +71,8 @@ class Committer:
         self.enter(request, lambda pending: _resolve(pending, answer))
         return answer
 
-    def leave(self, tega_id: str) -> None:
-        """A tega id is live no more: its ephemeral nodes go."""
+    def leave(self, tega_id: str, through: str = "") -> None:
+        """A tega id has no session any more, here or at a peer: its ephemeral nodes go."""
 
         def settled(pending: Pending) -> None:
             try:
@@ -58,7 +80,9 @@ class Committer:
             except TegaError as error:
                 log.warning("the ephemeral nodes of %s stay until a restart: %s", tega_id, error)
 
-        self._await(self._database.leave(tega_id), settled)
+        self._await(self._database.leave(tega_id, through), settled)
+        if not through:
+            self.left(tega_id)
 
     def _await(self, pending: Pending, settled: Settled) -> None:
         if pending.settled:
@@ -111,6 +135,15 @@ class Committer:
     def close(self) -> None:
         """Wait for the flush that is under way."""
         self._thread.shutdown()
+
+
+def _outcome(before: State, answer: Later) -> Pending:
+    try:
+        result = answer.result()
+        assert isinstance(result, Result)
+        return Pending.outcome(before, result, None)
+    except TegaError as error:
+        return Pending.outcome(before, None, error)
 
 
 def _resolve(pending: Pending, answer: Later) -> None:

@@ -6,6 +6,8 @@ import msgspec
 
 from tega.database import Database
 from tega.paths import check_tega_id, check_txid
+from tega.peering.dialer import Dialer
+from tega.peering.peers import Peers
 from tega.plugins import Plugins
 from tega.web.calls import Calls
 from tega.web.committer import Committer
@@ -27,6 +29,8 @@ class Context(msgspec.Struct, frozen=True, eq=False):
     sessions: Sessions
     calls: Calls
     plugins: Plugins
+    peers: Peers
+    dialer: Dialer | None = None
 
 
 def client_id(call: Call) -> str:

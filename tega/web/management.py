@@ -12,8 +12,10 @@ from tega.errors import (
     Malformed,
     NoPeer,
     NotFound,
+    Unavailable,
 )
 from tega.paths import dotted, parse
+from tega.peering.health import health_of
 from tega.store import encode, node
 from tega.store.commit import Rollback
 from tega.store.edges import edges
@@ -23,6 +25,9 @@ from tega.web.http import Answer, Call, Later, Response, error_response
 
 #: The status of a collision when a whole transaction is refused.
 _NOT_ACCEPTABLE: Final = 406
+
+#: Seconds that a sync may take.
+_SYNC: Final = 30.0
 
 
 def begin(context: Context, call: Call) -> Answer:
@@ -117,10 +122,25 @@ async def _in_thread(function: Any, *args: Any) -> None:
     await asyncio.get_running_loop().run_in_executor(None, function, *args)
 
 
-def sync(context: Context, call: Call) -> Answer:
-    """Catch up with leaders."""
+async def sync(context: Context, call: Call) -> Answer:
+    """Compare with the global server, and wait until both have the same."""
     call.allow("tega_id")
-    raise NoPeer("no peer is configured, so there is nothing to catch up with")
+    dialer, peers = context.dialer, context.peers
+    if dialer is None:
+        raise NoPeer("no peer is configured, so there is nothing to catch up with")
+    if peers.up is None:
+        dialer.kick()
+        raise Unavailable(
+            f"the global server at {dialer.address} is not connected: {dialer.reason}"
+        )
+    lagging = await peers.sync(_SYNC)
+    if lagging:
+        raise Unavailable(
+            f"not caught up within {_SYNC:g} s: "
+            + ", ".join(dotted((name,)) for name in lagging),
+            roots=lagging,
+        )
+    return {}
 
 
 async def rpc(context: Context, call: Call) -> Answer:
@@ -168,9 +188,9 @@ def global_channels(context: Context, call: Call) -> Answer:
 
 
 def forwarders(context: Context, call: Call) -> Answer:
-    """The peers that subscriptions are forwarded to; none, as there are no peers."""
+    """The connected peers that subscriptions are forwarded to."""
     call.allow("tega_id")
-    return []
+    return context.peers.forwarders()
 
 
 def plugins(context: Context, call: Call) -> Answer:
@@ -206,15 +226,13 @@ def _edges(pairs: Iterator[tuple[str, str]]) -> Iterator[bytes]:
 def applied(context: Context, call: Call) -> Answer:
     """How far each server is that has a root: its version, by tega id."""
     call.allow("root_oid", "tega_id")
-    return {context.database.tega_id: _root_version(context, call)}
+    return context.peers.applied(call.text("root_oid"))
 
 
 def release(context: Context, call: Call) -> Answer:
     """Give a tree led by another server back to this one."""
     call.allow("root_oid", "tega_id")
-    name = call.text("root_oid")
-    _root_version(context, call)
-    raise NotFound(f"root {dotted((name,))} is led by this server: there is nothing to release")
+    return context.peers.release(call.text("root_oid"))
 
 
 def _root_version(context: Context, call: Call) -> int:
@@ -237,6 +255,12 @@ def health(context: Context, call: Call) -> Answer:
         "seq": state.seq,
         "roots": len(state.live_roots()),
     }
-    if refusal is None:
-        return body
-    return Response(strictjson.dumps({**body, "reason": refusal.message}), refusal.status)
+    if refusal is not None:
+        return Response(strictjson.dumps({**body, "reason": refusal.message}), refusal.status)
+    peers, reasons = health_of(context.peers, context.dialer)
+    if peers:
+        body["peers"] = peers
+    if reasons:
+        body["status"] = "degraded"
+        body["reason"] = "; ".join(reasons)
+    return body

@@ -20,6 +20,7 @@ from tega.errors import (
     TegaError,
 )
 from tega.paths import parse
+from tega.peering.link import Link
 from tega.protocol import (
     Connection,
     Message,
@@ -36,7 +37,7 @@ from tega.protocol import (
     Unsubscribe,
     is_message,
 )
-from tega.protocol.frames import frame
+from tega.protocol.frames import NORMAL, frame
 from tega.store import commit as commits
 from tega.subscriber import SCOPE
 from tega.watch import Publication
@@ -58,13 +59,19 @@ class ServerSession(Feed):
 
     :param outbox: takes what is to be sent
     :param hang_up: closes the connection, with a code and a reason
+    :param widen: lets longer messages come from now on
     :ivar heard: when something came last, by the event loop's clock
     """
 
     def __init__(
-        self, context: Context, outbox: Outbox, hang_up: Callable[[int, str], None]
+        self,
+        context: Context,
+        outbox: Outbox,
+        hang_up: Callable[[int, str], None],
+        widen: Callable[[], None],
     ) -> None:
         super().__init__(context.database, outbox)
+        self.widen = widen
         self._context = context
         self._hang_up = hang_up
         self._connection = Connection(Role.SERVER)
@@ -74,6 +81,8 @@ class ServerSession(Feed):
         self._last_call = 0
         self._unanswered = 0
         self._room: Future[None] | None = None
+        #: Where this is a connection of another server, its other half.
+        self.link: Link | None = None
         context.sessions.add(self)
 
     # -- what comes -----------------------------------------------------------------------------
@@ -85,6 +94,9 @@ class ServerSession(Feed):
         message: Message | None = None
         try:
             message = self._connection.receive(text)
+            if self.link is not None:
+                self._from_peer(message)
+                return
             _HANDLERS[type(message)](self, message)
         except TegaError as error:
             self._refuse(message, error)
@@ -106,6 +118,9 @@ class ServerSession(Feed):
     def room(self) -> Future[None] | None:
         """What to wait for before more is read; None where there is room."""
         if self.over:
+            return None
+        if self.link is not None:
+            # Answers have to get through, whatever is open.
             return None
         if self._open >= MAX_OPEN or self.outbox.backlog > MAX_BACKLOG:
             self._room = self._loop.create_future()
@@ -182,11 +197,31 @@ class ServerSession(Feed):
             )
         if message.type == "TX":
             self._transact(message)
+        elif message.type == "SYNC" and self.scope == "global":
+            log.info("%s is a server, and gets its roots from here", self.tega_id)
+            self.widen()
+            self.link = self._context.peers.accepted(_PeerWire(self), self.tega_id)
+            self._from_peer(message)
         elif message.type == "RPC":
             call = self._context.calls.submit(parse(message.path), message.body, self.tega_id)
             call.then(lambda answer: self._answer_call(message, answer))
         else:
-            raise NoPeer(f"{message.type} is for servers among themselves: this one has no peer")
+            raise NoPeer(
+                f"{message.type} is for servers among themselves, which have the scope global"
+            )
+
+    def _from_peer(self, message: Message) -> None:
+        assert self.link is not None
+        try:
+            self.link.receive(message)
+        except TegaError as error:
+            log.warning("%s sends what cannot be: %s", self.tega_id, error)
+            self.close(NOT_OURS, error.message[:100])
+
+    def send(self, message: Message) -> None:
+        """Send a message to another server."""
+        if not self.over:
+            self.outbox.send(frame(self._connection.send(message).encode()))
 
     def _transact(self, message: Request) -> None:
         request, reads = batch.read(message.body, self.tega_id, self.database.max_depth)
@@ -242,6 +277,8 @@ class ServerSession(Feed):
     def drained(self) -> None:
         super().drained()
         self._make_room()
+        if self.link is not None:
+            self.link.drained()
 
     # -- calls of its functions -----------------------------------------------------------------
 
@@ -307,6 +344,8 @@ class ServerSession(Feed):
             return
         self.over = True
         self._hub.unsubscribe_all(self)
+        if self.link is not None:
+            self.link.closed("the connection is over")
         gone, self._calls = self._calls, {}
         for answer, _ in gone.values():
             answer.resolve(
@@ -320,6 +359,23 @@ class ServerSession(Feed):
         if self._context.sessions.remove(self) and not self._context.sessions.ending:
             log.info("session %s has ended", self.tega_id)
             self._context.committer.leave(self.tega_id)
+
+
+class _PeerWire:
+    """The connection of a session as a `Wire`."""
+
+    def __init__(self, session: ServerSession) -> None:
+        self._session = session
+
+    @property
+    def backlog(self) -> int:
+        return self._session.outbox.backlog
+
+    def send(self, message: Message) -> None:
+        self._session.send(message)
+
+    def close(self, reason: str) -> None:
+        self._session.close(NORMAL, reason[:100])
 
 
 def _head(message: Request, error: str = "") -> bytes:

@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 #: Room for what a message has beside the value in it.
 _MORE: Final = 1 << 16
 
+#: Most bytes of a message from another server: a commit may have many values.
+_MAX_PEER: Final = 1 << 28
+
 #: Bytes that are read at once.
 _CHUNK: Final = 1 << 16
 
@@ -144,7 +147,10 @@ class _Connection:
         self._closing = False
         stream.set_nodelay(True)
         self._outbox = Outbox(stream, context.sessions.outboxes, self._drained)
-        self.session = ServerSession(context, self._outbox, self._hang_up)
+        self.session = ServerSession(context, self._outbox, self._hang_up, self._widen)
+
+    def _widen(self) -> None:
+        self._reader.limit = _MAX_PEER
 
     def _drained(self) -> None:
         self.session.drained()

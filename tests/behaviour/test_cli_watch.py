@@ -1,9 +1,10 @@
-"""``tega-cli watch``, ``pub`` and ``rpc`` for scripts: lines, exit statuses, and how they end."""
+"""``tega-cli watch``, ``pub``, ``rpc``, ``wait`` for scripts: lines, statuses, and how they end."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 from service import ROOT, Service
-from terminal import PATIENCE
+from terminal import PATIENCE, cli
 
 BROKEN_PIPE = 141
 
@@ -24,7 +25,7 @@ BROKEN_PIPE = 141
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(
-        tmp_path_factory.mktemp("var"), "-t", "srv", "-e", str(ROOT / "plugins/global")
+        tmp_path_factory.mktemp("var"), "-t", "srv", "-e", str(ROOT / "plugins/local1")
     )
     yield service
     assert service.end()[0] == 0
@@ -277,3 +278,44 @@ def test_functions_of_a_plugin(service: Service) -> None:
     status, date, _ = run(service.port, "rpc", "inventory.ne1.f2")
     assert status == 0
     assert date.startswith(time.strftime("%Y-"))
+
+
+# ---- what several servers have, of which there is one here ---------------------------------------
+
+
+def test_waiting_for_what_is_there_or_does_not_come(service: Service) -> None:
+    put(service, "/waits", "version 0")
+    put(service, "/waits", "version 1")
+    for words in ("1", "0 --on srv", "1 --timeout 0"):
+        assert run(service.port, "wait", "waits", *words.split()) == (0, "", "")
+    for words, lagging in (
+        ("2 --timeout 0.2", "srv: version 1"),
+        ("1 --on srv ne1 --timeout 0", "ne1: not there"),
+        ("1 --all --timeout 0", "another server: not there"),
+    ):
+        status, output, messages = run(service.port, "wait", "waits", *words.split())
+        assert (status, output) == (1, "")
+        assert re.fullmatch(
+            rf"version \d of waits is not everywhere after [0.2]+ s:\n{lagging}\n", messages
+        )
+
+
+def test_waiting_for_what_comes(service: Service, tmp_path: Path) -> None:
+    with cli(service.port, tmp_path) as terminal:
+        terminal.type("wait comes 0\n")
+        terminal.wait_for(r"\[tega: 0\] wait comes 0\nwaiting for every server \(no such root\)$")
+        put(service, "/comes", 1)
+        terminal.wait_for(r"\[tega: 0\] wait comes 0\n\[tega: 1\]$")
+        terminal.type("wait comes 1\n")
+        terminal.wait_for(r"waiting for srv \(version 0\)$")
+        terminal.interrupt()
+        terminal.wait_for(r"(?s)interrupted: .*\n\[tega: 2\]$")
+
+
+def test_nothing_to_release(service: Service) -> None:
+    put(service, "/mine", 1)
+    status, output, messages = run(service.port, "release", "mine")
+    assert (status, output) == (1, "")
+    assert messages == (
+        "404 Not Found\nroot mine is led by this server: there is nothing to release\n"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from textwrap import dedent
@@ -28,6 +29,10 @@ def until(true: Callable[[], Any], seconds: float = 10) -> Any:
     return found
 
 
+#: What is told where the configured interval makes no sense.
+PROBLEM = "interval: give 0.1 to 3600 seconds"
+
+
 @pytest.fixture
 def samples(tmp_path: Path) -> Iterator[Service]:
     directories = [str(ROOT / "plugins" / name) for name in ("global", "local1", "local2")]
@@ -42,12 +47,15 @@ def test_the_samples_work(samples: Service, tmp_path: Path) -> None:
     def call(path: str, *args: Any, **kwargs: Any) -> Any:
         return samples.ask("POST", f"/_rpc?path={path}", {"args": args, "kwargs": kwargs})
 
-    assert samples.ask("GET", "/_plugins")[1].keys() == {"Echo", "Interfaces", "Inventory", "Load"}
-    assert samples.ask("GET", "/_ids")[1] == ["Echo", "Interfaces", "Inventory", "Load"]
+    names = ["Clock", "Echo", "Interfaces", "Inventory", "Load"]
+    assert sorted(samples.ask("GET", "/_plugins")[1]) == names
+    assert samples.ask("GET", "/_ids")[1] == names
     assert call("inventory.ne1.f1", 3, 9, 2) == (200, {"result": 9})
     status, answer = call("inventory.ne1.f2")
     assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", answer["result"])
     assert call("operational-local1.ne1.load")[1]["result"].keys() == {"1m", "5m", "15m"}
+    told = datetime.fromisoformat(call("operational-global.time")[1]["result"])
+    assert abs(told - datetime.now(timezone.utc)) < timedelta(minutes=1)
     for falsy in (None, 0, "", False, [], {}):
         assert call("operational-local2.ne2.echo", falsy) == (200, {"result": falsy})
     status, answer = call("inventory.ne1.f1", 1, "a")
@@ -61,6 +69,27 @@ def test_the_samples_work(samples: Service, tmp_path: Path) -> None:
     assert found["_ephemeral"] is True
     logged = b"".join(file.read_bytes() for file in tmp_path.glob("log.*"))
     assert b"rx_packets" not in logged, "what is ephemeral is in no log"
+
+
+def test_the_load_is_reported_as_configured(samples: Service) -> None:
+    def got(path: str) -> Any:
+        return samples.ask("GET", f"/operational-local1/{path}")[1]
+
+    until(lambda: got("applied") == {"interval": 5})
+    assert got("load").keys() == {"1m", "5m", "15m"}
+    # At once, and at each change: how often it reports is seen by the versions that it makes.
+    assert samples.ask("PUT", "/config-local1", {"interval": 0.1})[0] == 200
+    until(lambda: got("applied") == {"interval": 0.1})
+    before = samples.ask("GET", "/_roots")[1]["operational-local1"]
+    until(lambda: samples.ask("GET", "/_roots")[1]["operational-local1"] > before + 5)
+    for wrong in ("often", 0, 10**400, [], {"x": 1}):
+        assert samples.ask("PUT", "/config-local1/interval", wrong)[0] == 200
+        until(lambda: got("applied") == {"interval": 5, "problem": PROBLEM})
+        assert samples.ask("PUT", "/config-local1/interval", 60)[0] == 200
+        until(lambda: got("applied") == {"interval": 60})
+    assert samples.ask("DELETE", "/config-local1")[0] == 200
+    until(lambda: got("applied") == {"interval": 5})
+    assert samples.ask("GET", "/operational-local1/applied?internal=True")[1]["_ephemeral"] is True
 
 
 def write(directory: Path, name: str, text: str) -> None:

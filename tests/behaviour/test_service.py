@@ -224,10 +224,13 @@ def test_flag_over_variable_over_file_over_default(tmp_path: Path) -> None:
 #: Any text may be the name of a host; what is wrong with an address, the start says.
 JUDGED = [setting for setting in TABLE if setting.name != "address"]
 
+#: What is wrong for each of them, where "?!" is not.
+WRONG = {"logdir": "", "config": "a.b", "operational": "_a"}
+
 
 @pytest.mark.parametrize("setting", JUDGED, ids=lambda setting: setting.name)
 def test_a_wrong_setting_is_named(setting: Any, tmp_path: Path) -> None:
-    wrong = "" if setting.name == "logdir" else "?!"
+    wrong = WRONG.get(setting.name, "?!")
     with pytest.raises(Malformed, match=rf"{setting.name}.*{re.escape(setting.expects)}"):
         load([f"--{setting.name}", wrong], {})
     with pytest.raises(Malformed, match=setting.variable):

@@ -16,19 +16,37 @@ from pathlib import Path
 import pytest
 from service import Service
 from terminal import ROOT
-from transcripts import PLUGINS, Block, Player, Server, alike, blocks, programs
+from transcripts import DEFAULT, PLUGINS, Block, Player, Server, alike, blocks, programs
 
 DOCUMENTS = ["README.md", "doc/usage.md"]
 UPDATES = bool(os.environ.get("TEGA_UPDATE_DOCS"))
 
 
 @contextmanager
-def serving(directory: Path, *flags: str) -> Iterator[Server]:
-    service = Service(directory, "-t", "global", *flags)
+def serving(directory: Path, tega_id: str = "global", *flags: str) -> Iterator[Server]:
+    service = Service(directory, "-t", tega_id, *flags)
     try:
         yield Server(service.port, directory)
     finally:
         assert service.end()[0] == 0
+
+
+@contextmanager
+def serving_plugins(directory: Path) -> Iterator[dict[int, Server]]:
+    """What `scripts/global`, `scripts/local1` and `scripts/local2` start, in one directory."""
+    with ExitStack() as stack:
+
+        def start(tega_id: str, *flags: str) -> Server:
+            flags = (*flags, "-e", str(ROOT / "plugins" / tega_id))
+            return stack.enter_context(serving(directory, tega_id, *flags))
+
+        servers = {DEFAULT: start("global")}
+        for place, name in enumerate(("local1", "local2"), 1):
+            servers[DEFAULT + place] = start(
+                name, "-P", str(servers[DEFAULT].port),
+                "-C", f"config-{name}", f"ip-{name}", "-O", f"operational-{name}",
+            )  # fmt: skip
+        yield servers
 
 
 @pytest.fixture
@@ -48,12 +66,10 @@ def test_the_sessions_of_the_documents(name: str, fresh: Server, tmp_path: Path)
     text = document.read_text()
     with ExitStack() as stack:
         patience = {"patience": 2.0} if UPDATES else {}
-        player = stack.enter_context(Player(fresh, home, **patience))
+        player = stack.enter_context(Player({DEFAULT: fresh}, home, **patience))
         if any(block.name == PLUGINS for block in recorded):
-            other = stack.enter_context(
-                serving(tmp_path / "other", "-e", str(ROOT / "plugins/global"))
-            )
-            with_plugins = stack.enter_context(Player(other, home, **patience))
+            others = stack.enter_context(serving_plugins(tmp_path / "other"))
+            with_plugins = stack.enter_context(Player(others, home, **patience))
         for block in recorded:
             happened = (with_plugins if block.name == PLUGINS else player).play(block)
             if not UPDATES:
@@ -88,7 +104,7 @@ tega CLI (q: quit, h:help)
 
 
 def test_a_session_that_differs_is_found(fresh: Server, tmp_path: Path) -> None:
-    with Player(fresh, tmp_path, patience=2.0) as player:
+    with Player({DEFAULT: fresh}, tmp_path, patience=2.0) as player:
         assert player.play(Block("", SESSION)) == SESSION
         wrong = re.sub(r"(get a\n)1", r"\g<1>2", SESSION)
         assert player.play(Block("", wrong)) == SESSION
@@ -98,7 +114,7 @@ def test_two_terminals_go_on_where_they_were(fresh: Server, tmp_path: Path) -> N
     command, banner, *_ = SESSION.splitlines()
     first = f"{command} -s -t one\n{banner}\n--- session ready ---\n[tega: 0] sub a\n[tega: 1]\n"
     told = "<MESSAGE>\nchannel: a\ntega_id: two\nmessage: hi\n\n[tega: 1] q\n"
-    with Player(fresh, tmp_path, patience=2.0) as player:
+    with Player({DEFAULT: fresh}, tmp_path, patience=2.0) as player:
         assert player.play(Block("1", first)) == first
         assert player.play(Block("2", "$ ./scripts/cli pub a hi -t two\n"))
         assert player.play(Block("1", told)) == told

@@ -7,7 +7,7 @@ A fenced block tagged ``console`` is a terminal: lines after ``$ `` are shell co
 With a name behind the tag, ``console 1``, the terminal stays open at the end of the block, and the
 next block of that name goes on with it: it shows what has come meanwhile, and what is typed then.
 So blocks of two terminals stand in the order in which things happen. A block tagged ``console
-plugins`` is played against a server with the sample plugins.
+plugins`` is played against the three servers of the scripts, with their sample plugins.
 """
 
 from __future__ import annotations
@@ -19,20 +19,23 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from terminal import PATIENCE, ROOT, Terminal, cli
 
 PROMPT = re.compile(r"\[tega: \d+\](?: |$)")
-#: The name of the blocks that are played against a server with plugins.
+#: The name of the blocks that are played against servers with plugins.
 PLUGINS = "plugins"
+#: The port that documents give for a server where they give none.
+DEFAULT = 8739
 #: What is typed to interrupt a program, as the terminal shows it.
 INTERRUPT = "^C"
 
 #: A prompt, or a program that goes on until it is interrupted.
-_AT_TERMINAL = re.compile(r"\./scripts/cli((?: -s| -t \S+)*(?: watch .*)?)$")
+_AT_TERMINAL = re.compile(r"\./scripts/cli((?: -s| -[tp] \S+)*(?: watch .*)?)$")
+_PORT = re.compile(r"(-p |127\.0\.0\.1:)(\d+)")
 _WITH_VALUE = ("put", "pute", "pub")
 #: Wide enough that no line is wrapped.
 _COLUMNS = 1000
@@ -82,12 +85,16 @@ def alike(text: str) -> str:
 class Player:
     """Plays blocks again, in order.
 
+    :param servers: by the ports that the documents give them
     :param home: the home directory
     :param patience: seconds to wait for what a block shows
     """
 
-    def __init__(self, server: Server, home: Path, patience: float = PATIENCE) -> None:
-        self._server = server
+    def __init__(
+        self, servers: Mapping[int, Server], home: Path, patience: float = PATIENCE
+    ) -> None:
+        self._servers = servers
+        self._server = servers[DEFAULT]
         self._home = home
         self._patience = patience
         self._open: dict[str, _Program] = {}
@@ -109,11 +116,16 @@ class Player:
             if command is None:
                 shown.append(self._go_on(block.name, lines))
             elif at_terminal := _AT_TERMINAL.match(command):
-                self._open[block.name] = self._start(shlex.split(at_terminal[1]))
+                arguments = shlex.split(self._ported(at_terminal[1]))
+                self._open[block.name] = self._start(arguments)
                 shown.append(f"$ {command}\n{self._go_on(block.name, lines)}")
             else:
                 shown.append(f"$ {command}\n{self._shell(command)}")
         return "".join(shown)
+
+    def _ported(self, command: str) -> str:
+        """The command with the ports that the servers have."""
+        return _PORT.sub(lambda found: f"{found[1]}{self._servers[int(found[2])].port}", command)
 
     def _start(self, arguments: list[str]) -> _Program:
         before = self._subscribers()
@@ -124,6 +136,7 @@ class Player:
         return _Program(terminal, self._patience)
 
     def _subscribers(self) -> int:
+        """How many subscribe at the default server, where every watch is."""
         connection = http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=PATIENCE)
         connection.request("GET", "/_subscribers")
         found: dict[str, Any] = json.loads(connection.getresponse().read())
@@ -146,8 +159,7 @@ class Player:
             f"log() {{ {python} -m tega.cli.logtool \"$@\"; }}\n"
         )
         command = command.replace("./scripts/cli", "cli").replace("./scripts/log", "log")
-        command = command.replace("127.0.0.1:8739", f"127.0.0.1:{port}")
-        command = command.replace("scripts/var", logdir)
+        command = self._ported(command).replace("scripts/var", logdir)
         environment = {**os.environ, "HOME": str(self._home), "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
             ["bash", "-c", functions + command],

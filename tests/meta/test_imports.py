@@ -17,7 +17,7 @@ FLOORS = [
     {"log", "watch"},
     {"database"},
     {"callbacks", "tx", "embedded", "idb", "driver"},
-    {"settings", "plugins", "web", "server"},
+    {"settings", "plugins", "web", "server", "peering"},
     {"cli"},
 ]
 PURE = [

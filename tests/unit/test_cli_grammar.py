@@ -38,6 +38,14 @@ from tega.paths import Path
         ("del a 0", Command("del", "a", 0)),
         ("rollback r -1", Command("rollback", "r", -1)),
         ('rollback "r.s" 2', Command("rollback", "r.s", 2)),
+        ("release r", Command("release", "r")),
+        ("wait r 3", Command("wait", "r", 3)),
+        (
+            'wait "r.s" 3 --on ne-1 a.b --timeout 1.5',
+            Command("wait", "r.s", 3, options={"on": ("ne-1", "a.b"), "timeout": 1.5}),
+        ),
+        ("wait r 3 --all", Command("wait", "r", 3, options={"all": True})),
+        ('wait "--all" 3', Command("wait", "--all", 3)),
         ("begin", Command("begin")),
         ("h", Command("h")),
         ("help put", Command("h", "put")),
@@ -80,6 +88,19 @@ def test_lines(line: str, command: Command) -> None:
         ("rollback a", "usage: rollback ROOT BACKTO"),
         ("rollback a.b 1", "not a root"),
         ("roots x", "usage: roots"),
+        ("release", "usage: release ROOT"),
+        ("wait r", "usage: wait ROOT VERSION [--on ID...] [--all] [--timeout S]"),
+        ("wait r x", "VERSION 'x' is not an integer"),
+        ("wait r 3 --on", "usage: wait"),
+        ("wait r 3 --on a/b", "malformed tega id 'a/b'"),
+        ("wait r 3 --all now", "usage: wait"),
+        ("wait --all r 3", "usage: wait"),
+        ("wait r 3 --timeout", "usage: wait"),
+        ("wait r 3 --timeout 1 2", "usage: wait"),
+        ("wait r 3 --timeout -1", "'-1' is not a number of seconds"),
+        ("wait r 3 --timeout inf", "'inf' is not a number of seconds"),
+        ("wait r 3 --soon", "usage: wait"),
+        ("get r --all", "VERSION '--all' is not an integer"),
         ("h foo", "unknown command 'foo'"),
         ("foo", "unknown command 'foo'"),
         ("gte a", "did you mean 'get'?"),
@@ -129,8 +150,11 @@ def test_help_tells_every_command() -> None:
     text = help_text()
     for verb in VERBS.values():
         if verb.where is not Where.ONE_SHOT:
-            assert f"\n{verb.usage} " in "\n" + text
-            assert verb.help in help_text(verb.name)
+            assert f"\n{verb.brief} " in "\n" + text
+            alone = help_text(verb.name)
+            assert alone.startswith(verb.usage + " ")
+            for described in (verb, *verb.options):
+                assert described.help in alone
     assert "ended by an empty line" in help_text("put")
     assert "ended by an empty line" not in help_text("get")
 
@@ -145,6 +169,13 @@ def test_help_tells_every_command() -> None:
         ("get a.b --version -1", Command("get", "a.b", -1)),
         ("put a.b 1 --version 0", Command("put", "a.b", 0)),
         ("rollback a -1", Command("rollback", "a", -1)),
+        ("release a", Command("release", "a")),
+        ("wait a 3", Command("wait", "a", 3)),
+        (
+            "wait a 3 --timeout 0 --on b c",
+            Command("wait", "a", 3, options={"on": ("b", "c"), "timeout": 0.0}),
+        ),
+        ("wait --all a 3", Command("wait", "a", 3, options={"all": True})),
         ('get routes."10.0.0.0/24"', Command("get", 'routes."10.0.0.0/24"')),
         ("pub a.b 1", Command("pub", "a.b")),
         ("watch a.b", Command("watch", "a.b")),
@@ -202,6 +233,12 @@ def test_values_and_transactions() -> None:
         (["put", "a", "-1e5"], 'goes after "--"'),
         (["commit"], "required: --txid"),
         (["rollback", "a.b", "-1"], "not a root"),
+        (["release", "a.b"], "not a root"),
+        (["wait", "a"], "required: VERSION"),
+        (["wait", "a", "x"], "VERSION 'x' is not an integer"),
+        (["wait", "a", "3", "--on"], "expected at least one argument"),
+        (["wait", "a", "3", "--on", "_b"], "malformed tega id '_b'"),
+        (["wait", "a", "3", "--timeout", "soon"], "'soon' is not a number of seconds"),
         (["rpc", "a.f", "x: ["], "bad value at line 1"),
         (["rpc", "a.f", "-k", "=1"], "not NAME=VALUE"),
         (["sub", "a"], "invalid choice"),
@@ -306,6 +343,10 @@ class Tree:
         ("rollback inve", ["rollback inventory"]),
         ("rollback inventory", ["rollback inventory"]),
         ("rollback inventory.", []),
+        ("wait inve", ["wait inventory"]),
+        ("wait inventory ", []),
+        ("wait inventory 1 ", []),
+        ("rele", ["release"]),
         ("nosuch inv", []),
         ("sub inve", ["sub inventory"]),
         ("unsub inv", ['unsub inv."a b"', r"unsub inv\.(.*)", "unsub inventory.ne1"]),

@@ -361,6 +361,8 @@ def test_a_body_refused_unread_is_a_refusal(server: Server, driver: Driver) -> N
         (lambda d: d.clear(), "POST", "/_clear", {}),
         (lambda d: d.ss(), "POST", "/_ss", {}),
         (lambda d: d.sync(), "POST", "/_sync", {}),
+        (lambda d: d.applied("r.x y"), "GET", "/_applied", {"root_oid": "r.x y"}),
+        (lambda d: d.release("r.x y"), "POST", "/_release", {"root_oid": "r.x y"}),
         (lambda d: d.roots(), "GET", "/_roots", {}),
         (lambda d: d.old(), "GET", "/_old", {}),
         (lambda d: d.channels(), "GET", "/_channels", {}),
@@ -540,6 +542,7 @@ def test_a_change_is_sent_again_with_its_key(
         lambda d: d.rpc("r.f"),
         lambda d: d.clear(),
         lambda d: d.reload(),
+        lambda d: d.release("r"),
         lambda d: (d.join("t1"), d.delete("r.x")),
     ],
 )
@@ -559,6 +562,7 @@ def test_what_is_not_safe_is_sent_once(
     [
         lambda d: d.get("r", python_dict=True),
         lambda d: d.roots(),
+        lambda d: d.applied("r"),
         lambda d: d.sync(),
         lambda d: (d.join("t1"), d.put(1, path="r.x")),
     ],

@@ -1,0 +1,1 @@
+"""Local and global servers: who leads which tree, and how the others follow."""

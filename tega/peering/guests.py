@@ -1,0 +1,106 @@
+"""Sessions of one server with ephemeral nodes on another: the nodes go when the session does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from tega.database import Database
+from tega.errors import Malformed, NoSession
+from tega.paths import check_tega_id
+from tega.peering.link import Link
+from tega.store.commit import Put, Rollback, Transaction
+
+
+class Guests:
+    """Who is a guest here, and who of here is one elsewhere; peers go by their tega ids.
+
+    :param leave: ends the session that a tega id had at a peer
+    :param links: gives the connected peers
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        leave: Callable[[str, str], None],
+        links: Callable[[], Iterable[Link]],
+    ) -> None:
+        self._database = database
+        self._leave = leave
+        self._links = links
+        self._here: dict[str, set[str]] = {}
+        self._there: dict[str, set[str]] = {}
+
+    # -- of others, here --------------------------------------------------------------------------
+
+    def welcome(self, peer: str, request: Transaction) -> None:
+        """Let those sessions at a peer that a request is of have ephemeral nodes here."""
+        for owner in _owners(request):
+            self._here.setdefault(peer, set()).add(owner)
+            self._database.join(owner, peer)
+
+    def are(self, peer: str, given: Any) -> None:
+        """A peer says which of its sessions with ephemeral nodes here are live.
+
+        :raises Malformed: where it does not
+        """
+        if type(given) is not list:
+            raise Malformed("sessions: a list of tega ids")
+        live = {check_tega_id(one) for one in given}
+        for tega_id in sorted(live):
+            self._here.setdefault(peer, set()).add(tega_id)
+            self._database.join(tega_id, peer)
+        self.left(peer, self._here.get(peer, set()) - live)
+
+    def left(self, peer: str, tega_ids: Iterable[str]) -> None:
+        """Sessions at a peer have ended."""
+        here = self._here.get(peer, set())
+        for tega_id in sorted(here & set(tega_ids)):
+            here.discard(tega_id)
+            self._leave(tega_id, peer)
+            self.ended(tega_id)
+
+    # -- of here, at others -----------------------------------------------------------------------
+
+    def hold(self, peer: str, request: Transaction | Rollback, through: str) -> None:
+        """Remember who gets ephemeral nodes at a peer.
+
+        :param through: the peer that the request comes from
+        :raises NoSession: where somebody has no live session
+        """
+        for owner in _owners(request):
+            if not self._database.is_live(owner, through):
+                raise NoSession(
+                    f"{owner} has no live session, so it cannot have an ephemeral node: start a "
+                    "session first, or put it without ephemeral",
+                    tega_id=owner,
+                )
+            self._there.setdefault(peer, set()).add(owner)
+
+    def held_at(self, peer: str) -> list[str]:
+        """The live sessions that may have ephemeral nodes at a peer."""
+        held = self._there.get(peer, set())
+        held &= set(self._database.live_ids())
+        return sorted(held)
+
+    def ended(self, tega_id: str) -> None:
+        """A session has ended: peers where it has ephemeral nodes are told, unless it has more."""
+        if tega_id in self._database.live_ids():
+            return
+        for link in self._links():
+            there = self._there.get(link.peer, set())
+            if tega_id in there:
+                there.discard(tega_id)
+                link.tell_left(tega_id)
+
+
+def _owners(request: Transaction | Rollback) -> list[str]:
+    """Who gets ephemeral nodes by a request."""
+    if isinstance(request, Rollback):
+        return []
+    return [
+        one.tega_id or request.tega_id
+        for one in request.operations
+        if isinstance(one, Put) and one.ephemeral
+    ]
+

@@ -1,0 +1,510 @@
+"""The servers that this one is connected to: who leads which root, and the way to each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from tega.database import Database, Pending
+from tega.errors import LedElsewhere, Malformed, NotFound, Refused, TegaError
+from tega.paths import Path, check_tega_id, dotted
+from tega.peering import codec
+from tega.peering.guests import Guests
+from tega.peering.link import Link, functions_in, written
+from tega.peering.replica import Aside, Replica, Submit
+from tega.peering.routing import Routing
+from tega.peering.source import Source, have_of
+from tega.peering.wire import Wire
+from tega.peering.writes import Writes
+from tega.protocol import Subscribe, Unsubscribe
+from tega.store.commit import Follow, Hide, Request, Rollback, Transaction
+from tega.store.history import Lead, Result
+from tega.subscriber import SCOPE
+from tega.watch import Hub, Publication
+from tega.web.http import Later
+
+log = logging.getLogger(__name__)
+
+#: Calls a function on this server: path, body, caller, seconds, and the link that asks.
+Call: TypeAlias = Callable[[Path, bytes, str, float, Link | None], Later]
+
+
+class Peers:
+    """What a server knows of others, and does with them.
+
+    :param submit: commits something on this server, and calls back when it is settled
+    :param leave: ends the session that a tega id had at a peer
+    :param call: calls a function on this server
+    :param aside: keeps what is replaced
+    :param config: the roots that the global server leads
+    :param operational: the roots that are led here, and wanted there
+    :param patience: a peer may be away for so long, seconds, until what is ephemeral of it goes
+    :param where: the global server, for people; None where there is none
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        submit: Submit,
+        leave: Callable[[str, str], None],
+        call: Call,
+        aside: Aside,
+        *,
+        config: Sequence[str] = (),
+        operational: Sequence[str] = (),
+        patience: float = 30.0,
+        where: str | None = None,
+    ) -> None:
+        self.tega_id = database.tega_id
+        self.hub: Hub = database.hub
+        self.config = tuple(config)
+        self.operational = tuple(operational)
+        self.where = where
+        self._database = database
+        self._submit = submit
+        self._call = call
+        self._aside = aside
+        self._patience = patience
+        self._loop = asyncio.get_running_loop()
+        self.up: Link | None = None
+        self._down: dict[str, Link] = {}
+        self.guests = Guests(database, leave, self.links)
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        #: Roots that are stale, and since when, by the event loop's clock.
+        self.stale: dict[str, float] = {}
+        #: Roots that the global server does not let this one lead, and why.
+        self.refused: dict[str, str] = {}
+        self._cursor = database.state.seq
+        self._life = database.state.life
+        self._changed: list[asyncio.Future[None]] = []
+        self.writes = Writes(database, self.upstream, self.guests.hold, self._why_away)
+        self.routing = Routing(database, lambda: self._down.values(), lambda: self.up)
+        self.hub.committed = self._committed
+        self.hub.relay = lambda publication: self.hub.run(lambda: self._relay(publication))
+        self.hub.wanted = lambda *wanted: self.hub.run(lambda: self._wanted(*wanted))
+        self._remember()
+
+    def _remember(self) -> None:
+        """Who leads which root is in the log from now on.
+
+        :raises LedElsewhere: where it is there otherwise
+        """
+        following = self._database.staged.following
+        for name in self.operational:
+            if name in following:
+                raise LedElsewhere(
+                    f"{dotted((name,))} was led by {following[name].leader or 'the global server'} "
+                    f"so far: release it first (tega-cli release {name}), then lead it here",
+                    root=name,
+                )
+        for name in self.config:
+            if name not in following:
+                self._enter(Follow(name, Lead(), self.tega_id))
+
+    # -- connections ----------------------------------------------------------------------------
+
+    def connected(self, wire: Wire, tega_id: str) -> Link:
+        """There is a connection to the global server."""
+        if self.up is not None and not self.up.over:
+            self.up.wire.close("a newer connection takes its place")
+        link = Link(self, wire, tega_id, upward=True)
+        self.up = link
+        link.sync()
+        return link
+
+    def accepted(self, wire: Wire, tega_id: str) -> Link:
+        """A local server has connected."""
+        before = self._down.get(tega_id)
+        link = Link(self, wire, tega_id, upward=False)
+        self._down[tega_id] = link
+        if before is not None:
+            before.wire.close("a newer connection takes its place")
+            before.closed("a newer connection takes its place")
+        return link
+
+    def links(self) -> list[Link]:
+        """All connections."""
+        return ([self.up] if self.up is not None else []) + list(self._down.values())
+
+    def upstream(self, name: str) -> Link | None:
+        """The link that feeds a root; None where nobody does at present."""
+        for link in self.links():
+            if name in link.replica.roots:
+                return link
+        return None
+
+    def _why_away(self, name: str) -> str:
+        leader = self._database.staged.following[name].leader
+        if name in self.config and self.where is not None:
+            return f"its leader {leader or ''} is away: {self.where} is not connected".replace(
+                "  ", " "
+            )
+        return f"its leader {leader or 'the global server'} is not connected"
+
+    def make_source(self, link: Link) -> Source:
+        return Source(self._database, link.wire.send, lambda: link.wire.backlog)
+
+    def make_replica(self, link: Link) -> Replica:
+        def applied(versions: dict[str, int]) -> None:
+            for name, version in versions.items():
+                link.tell_applied(name, {self.tega_id: version})
+            self._change()
+
+        return Replica(
+            self._database, link.peer, self._submit, self._aside, applied, link.again
+        )
+
+    def gone(self, link: Link) -> None:
+        names = list(link.replica.roots)
+        if self.up is link:
+            self.up = None
+            names = list(self.config)
+        if self._down.get(link.peer) is link:
+            del self._down[link.peer]
+            self.routing.tell()
+        elif not link.upward:
+            return
+        log.info("%s is not connected any more", link.peer)
+        self._change()
+        self._expire_later(link.peer, names)
+
+    def _expire_later(self, peer: str, names: list[str]) -> None:
+        timer = self._timers.get(peer)
+        if timer is not None:
+            timer.cancel()
+        self._timers[peer] = self._loop.call_later(self._patience, self._expire, peer, names)
+
+    def _expire(self, peer: str, names: list[str]) -> None:
+        """A peer is away for too long: what is ephemeral of it goes, or is hidden."""
+        del self._timers[peer]
+        for name in names:
+            if self.upstream(name) is None and name in self._database.staged.following:
+                self.stale.setdefault(name, self._loop.time())
+                self._enter(Hide(name))
+        if names:
+            log.warning("%s is away: stale are %s", peer, codec.describe(names))
+        self.guests.are(peer, [])
+
+    def _back(self, link: Link) -> None:
+        timer = self._timers.pop(link.peer, None)
+        if timer is not None:
+            timer.cancel()
+        for name in link.replica.roots:
+            self.stale.pop(name, None)
+
+    # -- beginning ------------------------------------------------------------------------------
+
+    def offers(self, link: Link) -> dict[str, Any]:
+        staged = self._database.staged
+        link.replica.start(self.config)
+        offered = self.routing.offered()
+        self.routing.told(offered)
+        leads = {name: staged.following.get(name) for name in self._claimed()}
+        return {
+            "follow": {name: have_of(staged, name) for name in self.config},
+            "lead": {n: self.tega_id if lead is None else lead.leader for n, lead in leads.items()},
+            "sessions": self.guests.held_at(link.peer),
+            "functions": written(offered),
+            "channels": self.hub.in_global_scope(),
+        }
+
+    def _claimed(self) -> list[str]:
+        """The roots that the global server is to follow: those led here or below."""
+        return list(self.operational)
+
+    def asked(self, link: Link, body: dict[str, Any]) -> dict[str, Any]:
+        """A local server says what it has, leads and offers.
+
+        :raises Malformed: where it cannot be read
+        """
+        leads, refused = self._judged(link, body.get("lead", {})), {}
+        accepted = []
+        for name, reason in leads.items():
+            if reason is None:
+                accepted.append(name)
+            else:
+                refused[name] = reason
+                log.warning("%s does not get to lead %s: %s", link.peer, dotted((name,)), reason)
+        staged = self._database.staged
+        link.functions = functions_in(body.get("functions", []))
+        self._subscribe(link, body.get("channels", []))
+        self.guests.are(link.peer, body.get("sessions", []))
+        link.replica.start(accepted)
+        self._back(link)
+        link.source.start(codec.haves(body.get("follow", {})))
+        self.routing.tell()
+        self._change()
+        return {
+            "have": {name: have_of(staged, name) for name in accepted},
+            "refused": refused,
+            "sessions": self.guests.held_at(link.peer),
+        }
+
+    def _judged(self, link: Link, given: Any) -> dict[str, str | None]:
+        """Of each root that a local server claims why it does not get it, or None."""
+        if type(given) is not dict:
+            raise Malformed("lead: the leader of each root")
+        found: dict[str, str | None] = {}
+        for name, leader in given.items():
+            check_tega_id(leader)
+            lead = self._database.staged.following.get(name)
+            other = self.upstream(name)
+            found[name] = None
+            if name in self.config:
+                found[name] = f"{self.tega_id} follows it from its own global server"
+            elif lead is not None and lead.leader not in ("", leader):
+                found[name] = (
+                    f"{lead.leader} leads it: release it at {self.tega_id} first if that server is "
+                    "gone for good"
+                )
+            elif other is not None and other.peer != link.peer:
+                found[name] = f"{other.peer} has it"
+            elif lead is None:
+                self._enter(Follow(name, Lead(leader), self.tega_id))
+        return found
+
+    def answered(self, link: Link, body: dict[str, Any]) -> None:
+        """The global server has what it says of the roots that are led here."""
+        self.guests.are(link.peer, body.get("sessions", []))
+        refused = body.get("refused", {})
+        if type(refused) is not dict:
+            raise Malformed("refused: a reason for each root")
+        for name, reason in refused.items():
+            if self.refused.get(name) != reason:
+                log.warning("%s does not follow %s: %s", link.peer, dotted((name,)), reason)
+        self.refused = {name: str(reason) for name, reason in refused.items()}
+        self._back(link)
+        link.source.start(codec.haves(body.get("have", {})))
+        self._change()
+
+    # -- commits --------------------------------------------------------------------------------
+
+    def _enter(self, request: Request) -> None:
+        """Commit something that nobody waits for."""
+
+        def settled(pending: Pending) -> None:
+            try:
+                pending.result()
+            except TegaError as error:
+                log.error("%s failed: %s", type(request).__name__, error)
+
+        self._submit(request, settled)
+
+    def _committed(self) -> None:
+        """Something was published: whoever follows gets it."""
+        state = self._database.state
+        commits = self.hub.kept_after(self._cursor) if state.life == self._life else None
+        self._cursor = state.seq
+        if state.life != self._life:
+            self._life = state.life
+            self._cleared()
+            return
+        links = self.links()
+        if commits is None:
+            for link in links:
+                link.source.restart()
+            return
+        for commit in commits:
+            for link in links:
+                link.source.offer(commit)
+        for link in links:
+            link.source.round_ends()
+        self.routing.tell()
+
+    def _cleared(self) -> None:
+        """The database was cleared: what is led here begins anew, the rest is fetched again."""
+        for link in list(self._down.values()):
+            link.wire.close("cleared")
+        if self.up is not None:
+            self.up.sync()
+
+    def commit(self, link: Link, request: Transaction | Rollback) -> Later:
+        """A peer wants something committed: its `Result` as JSON."""
+        if isinstance(request, Transaction):
+            self.guests.welcome(link.peer, request)
+        return _as_json(self.submit(request, link.peer))
+
+    def submit(self, request: Transaction | Rollback, through: str = "") -> Later:
+        """Commit something where it has to be.
+
+        :raises LedElsewhere, LeaderAway, NoSession: where that cannot be
+        """
+        elsewhere = self.writes.submit(request, through)
+        if elsewhere is not None:
+            return elsewhere
+        answer = Later()
+
+        def settled(pending: Pending) -> None:
+            try:
+                answer.resolve(pending.result())
+            except TegaError as error:
+                answer.resolve(error=error)
+
+        self._submit(request, settled)
+        return answer
+
+    def release(self, name: str) -> Later:
+        """Lead a root here from now on, whose leader is gone for good.
+
+        :raises NotFound: where it is led here already
+        :raises Refused: where its leader is connected, or this server is set to follow it
+        """
+        lead = self._database.staged.following.get(name)
+        if lead is None:
+            raise NotFound(
+                f"root {dotted((name,))} is led by this server: there is nothing to release",
+                path=name,
+            )
+        if name in self.config:
+            raise Refused(
+                f"{dotted((name,))} is set to be led by the global server: take it out of --config "
+                "first"
+            )
+        if self.upstream(name) is not None:
+            raise Refused(f"{lead.leader}, which leads {dotted((name,))}, is connected")
+        answer = Later()
+
+        def settled(pending: Pending) -> None:
+            try:
+                answer.resolve(pending.result())
+                self.stale.pop(name, None)
+            except TegaError as error:
+                answer.resolve(error=error)
+
+        self._submit(Follow(name, None, self.tega_id), settled)
+        return answer
+
+    # -- sessions -------------------------------------------------------------------------------
+
+    def left(self, link: Link, tega_ids: list[str]) -> None:
+        self.guests.left(link.peer, tega_ids)
+
+    def session_ended(self, tega_id: str) -> None:
+        """A session of this server has ended."""
+        self.guests.ended(tega_id)
+
+    # -- messages and calls ---------------------------------------------------------------------
+
+    def heard(self, link: Link, publication: Publication) -> None:
+        self.hub.tell(publication, link.ear, elsewhere=True)
+        if self.up is not None and link is not self.up:
+            self.up.tell(publication)
+
+    def _relay(self, publication: Publication) -> None:
+        if self.up is not None and self.up.synced:
+            self.up.tell(publication)
+
+    def _wanted(self, text: str, regex: bool, begins: bool) -> None:
+        if self.up is not None and self.up.synced:
+            self.up.wire.send(
+                Subscribe(text, "global", regex) if begins else Unsubscribe(text, regex)
+            )
+
+    def _subscribe(self, link: Link, given: Any) -> None:
+        if type(given) is not list:
+            raise Malformed("channels: a list of [path, regex]")
+        self.hub.unsubscribe_all(link.ear)
+        for text, regex in given:
+            self.hub.subscribe(link.ear, text, SCOPE.GLOBAL, regex)
+
+    def call(self, link: Link, path: Path, body: bytes, caller: str, seconds: float) -> Later:
+        return self._call(path, body, caller, seconds, link)
+
+    def offered(self, link: Link) -> None:
+        self.routing.tell()
+
+    def passed(self, link: Link, name: str, versions: dict[str, int]) -> None:
+        if self.up is not None and link is not self.up:
+            self.up.tell_applied(name, versions)
+        self._change()
+
+    # -- what is told of it all -----------------------------------------------------------------
+
+    def applied(self, name: str) -> dict[str, int]:
+        """How far each server is with a root, by tega id.
+
+        :raises NotFound: where there is no such root
+        """
+        state = self._database.state
+        root = state.roots.get(name)
+        found: dict[str, int] = {}
+        for link in self.links():
+            found |= link.applied.get(name, {})
+            if name in link.replica.roots:
+                lead = state.following.get(name)
+                newest = link.replica.newest(name)
+                if lead is not None and lead.leader and newest >= 0:
+                    found[lead.leader] = max(newest, found.get(lead.leader, -1))
+        if root is not None:
+            found[self.tega_id] = root.version
+        if not found:
+            raise NotFound(f"no root {dotted((name,))}", path=name)
+        return found
+
+    def version_of(self, name: str) -> int:
+        """The version of a root here; -1 where there is none."""
+        root = self._database.state.roots.get(name)
+        return -1 if root is None else root.version
+
+    def forwarders(self) -> list[str]:
+        """The connected servers that subscriptions are forwarded to."""
+        return [self.up.peer] if self.up is not None and self.up.synced else []
+
+    def _change(self) -> None:
+        waiting, self._changed = self._changed, []
+        for turn in waiting:
+            if not turn.done():
+                turn.set_result(None)
+
+    async def sync(self, seconds: float) -> list[str]:
+        """Compare everything with the global server, and wait until both have the same.
+
+        :returns: the roots that have not caught up in time
+        """
+        assert self.up is not None
+        link = self.up
+        state = self._database.state
+        wanted = {n: state.roots[n].version for n in self.operational if n in state.roots}
+        link.sync()
+        until = self._loop.time() + seconds
+        while True:
+            lagging = [name for name in self.config if name not in link.replica.caught_up]
+            lagging += [
+                name
+                for name, version in wanted.items()
+                if name not in self.refused
+                and link.applied.get(name, {}).get(link.peer, -1) < version
+            ]
+            left = until - self._loop.time()
+            if (not lagging and link.synced) or left <= 0 or link.over:
+                return lagging
+            turn: asyncio.Future[None] = self._loop.create_future()
+            self._changed.append(turn)
+            timer = self._loop.call_later(left, self._change)
+            await turn
+            timer.cancel()
+
+    def close(self) -> None:
+        """End all connections."""
+        for timer in self._timers.values():
+            timer.cancel()
+        for link in self.links():
+            link.wire.close("the server ends")
+        self.hub.committed = self.hub.relay = self.hub.wanted = None
+
+
+def _as_json(done: Later) -> Later:
+    answer = Later()
+
+    def committed(done: Later) -> None:
+        try:
+            result = done.result()
+            assert isinstance(result, Result)
+            answer.resolve({"seq": result.seq, "versions": dict(result.versions)})
+        except TegaError as error:
+            answer.resolve(error=error)
+
+    done.then(committed)
+    return answer
