@@ -414,20 +414,23 @@ class Database:
                 followed = immutables.Map({name: Lead(lead.leader) for name, lead in leads})
                 state = State(new_life(), following=followed)
                 failure: OSError | None = None
+                tell: Callable[[], None] | None = None
                 try:
                     self._log.clear(state)
                 except OSError as error:
                     failure = error
                 else:
                     self._staged = self._published = state
-                    self.hub.reset()
+                    tell = self.hub.reset()
             if failure is not None:
                 self._give_up(failure, [])
             gone = self._refusal or Unavailable("the database was cleared meanwhile: send it again")
             for pending in overtaken:
                 pending.fail(gone)
-            if failure is not None:
-                raise Unavailable(f"clearing failed: {failure}") from failure
+        if tell is not None:
+            tell()
+            return
+        raise Unavailable(f"clearing failed: {failure}") from failure
 
     def check(self) -> None:
         """Walk everything and compare it with what must hold.

@@ -388,8 +388,11 @@ class Hub:
             if not batch:
                 return
 
-    def reset(self) -> None:
-        """Begin anew, at number 0: the database was cleared."""
+    def reset(self) -> Callable[[], None]:
+        """Begin anew, at number 0: the database was cleared.
+
+        :returns: tells the watchers; to be called once no lock is held
+        """
         with self._lock:
             self._queue.clear()
             self._kept.clear()
@@ -407,7 +410,7 @@ class Hub:
             if self.committed is not None:
                 self.committed()
 
-        self.run(tell_all)
+        return lambda: self.run(tell_all)
 
     # -- messages -------------------------------------------------------------------------------
 
