@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from tega import strictjson
@@ -12,6 +14,11 @@ from tega.store import encode
 from tega.store.ephemeral import lasting
 from tega.store.history import Root
 from tega.store.node import ABSENT
+
+log = logging.getLogger(__name__)
+
+#: Files of one root that are kept.
+_KEPT: Final = 8
 
 
 class Aside:
@@ -37,10 +44,23 @@ class Aside:
              "why": why}
         )  # fmt: skip
         value = b"null" if content is ABSENT else encode.text(content)
-        name = f"{quote(root.name, safe='')[:120]}.{self._tega_id}.{root.version}.{time}.json"
+        name = f"{self._prefix(root.name)}{root.version}.{time}.json"
         path = self._directory / name.replace(":", "")
         with path.open("xb") as file:
             file.write(head[:-1] + b',"instance":' + value + b"}\n")
             file.flush()
             os.fsync(file.fileno())
+        self._forget(root.name)
         return str(path)
+
+    def _prefix(self, name: str) -> str:
+        return f"{quote(name, safe='')[:120]}.{self._tega_id}."
+
+    def _forget(self, name: str) -> None:
+        """Keep the newest few of a root: a box that is away for long comes back to this often."""
+        prefix = self._prefix(name)
+        files = [one for one in self._directory.iterdir() if one.name.startswith(prefix)]
+        files.sort(key=lambda one: one.stat().st_mtime_ns)
+        for one in files[:-_KEPT]:
+            log.info("%s is removed: %d newer ones of %s are there", one, _KEPT, name)
+            one.unlink()

@@ -93,10 +93,11 @@ class Peers:
         """
         following = self._database.staged.following
         for name in self.operational:
-            if name in following:
+            # Another leader may be a local server of this one, for which it stands in.
+            if name in following and not following[name].leader:
                 raise LedElsewhere(
-                    f"{dotted((name,))} was led by {following[name].leader or 'the global server'} "
-                    f"so far: release it first (tega-cli release {name}), then lead it here",
+                    f"{dotted((name,))} was to be led by the global server so far: release it "
+                    f"first (tega-cli release {name}), then lead it here",
                     root=name,
                 )
         for name in self.config:
@@ -254,6 +255,8 @@ class Peers:
             found[name] = None
             if name in self.config:
                 found[name] = f"{self.tega_id} follows it from its own global server"
+            elif leader == self.tega_id:
+                found[name] = "it is led here"
             elif lead is not None and lead.leader not in ("", leader):
                 found[name] = (
                     f"{lead.leader} leads it: release it at {self.tega_id} first if that server is "

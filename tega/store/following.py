@@ -89,7 +89,8 @@ def _replicate(state: State, request: Replicated, maxlen: int) -> tuple[State, C
 def _adopt(state: State, request: Adoption, time: str) -> tuple[State, Commit]:
     name, root = request.root, request.content
     before = state.roots.get(name)
-    gone: MaybeContent = ABSENT if before is None else before.content
+    # What watchers know of, hidden or not.
+    gone: MaybeContent = state.hidden.get(name, ABSENT if before is None else before.content)
     content: MaybeContent = ABSENT if root is None else root.content
     version = 0 if root is None else root.version
     changes: tuple[Change, ...] = ()
@@ -114,6 +115,11 @@ def _adopt(state: State, request: Adoption, time: str) -> tuple[State, Commit]:
 
 def adopted(state: State, seq: int, name: str, root: Root | None, lead: Lead) -> State:
     """The state with a root as its leader has it."""
+    before = state.following.get(name)
+    ids = state.ids
+    if before is None or before.life != lead.life or root is None:
+        # What those transactions did is not in the history of this root.
+        ids = ids.without(name)
     roots = state.roots
     if root is not None:
         roots = roots.set(name, root)
@@ -123,6 +129,7 @@ def adopted(state: State, seq: int, name: str, root: Root | None, lead: Lead) ->
         state,
         seq=seq,
         roots=roots,
+        ids=ids,
         ephemerals=_index_without(state, name),
         following=state.following.set(name, lead),
         hidden=_without(state.hidden, name),
@@ -146,8 +153,9 @@ def _shown(
 ) -> tuple[State, Commit | None]:
     """The state with other ephemeral nodes in a root, and the commit that tells of them."""
     name = root.name
-    known = state.hidden.get(name, root.content)
-    changes = tuple(_differences(known, content, root))
+    hidden = state.hidden.get(name)
+    known = root.content if hidden is None else hidden
+    changes = tuple(_differences(known, content, root, again=hidden is not None))
     ephemerals = _index_without(state, name)
     for path, owner in tops(content, (name,)):
         owned = ephemerals.get(owner, immutables.Map())
@@ -162,8 +170,13 @@ def _shown(
     return after, Commit(after.seq, time, tega_id, changes, (), ()) if changes else None
 
 
-def _differences(known: MaybeContent, content: MaybeContent, root: Root) -> Iterator[Change]:
-    """What tells watchers who know the ephemeral nodes of one tree of those of another."""
+def _differences(
+    known: MaybeContent, content: MaybeContent, root: Root, again: bool
+) -> Iterator[Change]:
+    """What tells watchers who know the ephemeral nodes of one tree of those of another.
+
+    :param again: also of those that are the same: somebody may have looked while they were hidden
+    """
     before, after = _nodes(known, root), _nodes(content, root)
     for path, (owner, gone) in before.items():
         other = path in after and after[path][0] != owner
@@ -174,7 +187,7 @@ def _differences(known: MaybeContent, content: MaybeContent, root: Root) -> Iter
         had = before.get(path)
         if had is None or had[0] != owner:
             yield _change("PUT", path, owner, new, root, ABSENT)
-        elif encode.text(had[1]) != encode.text(new):
+        elif again or encode.text(had[1]) != encode.text(new):
             yield _change("PUT", path, owner, new, root, had[1])
 
 

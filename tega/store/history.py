@@ -101,11 +101,29 @@ class Ids(msgspec.Struct, frozen=True, gc=False, eq=False):
 
     def add(self, txid: str, result: Result) -> Ids:
         """Remember one more, and forget the oldest where there are too many."""
+        known = self.results.get(txid)
+        if known is not None:
+            # A follower that catches up may get the parts of a transaction one by one.
+            versions = known.versions.update(result.versions)
+            return Ids(
+                self.results.set(txid, Result(result.seq, versions)), self.order, self.last
+            )
         results, order = self.results.set(txid, result), self.order.set(self.last, txid)
         if len(order) > MAX_IDS:
             oldest = self.last - MAX_IDS
             results, order = results.delete(order[oldest]), order.delete(oldest)
         return Ids(results, order, self.last + 1)
+
+    def without(self, root: str) -> Ids:
+        """Those of transactions that did not touch a root."""
+        left = [(txid, result) for txid, result in self.oldest_first()
+                if root not in result.versions]
+        if len(left) == len(self.order):
+            return self
+        made = Ids()
+        for txid, result in left:
+            made = made.add(txid, result)
+        return made
 
     def oldest_first(self) -> list[tuple[str, Result]]:
         """All of them, in the order in which they came."""

@@ -1,4 +1,4 @@
-"""Servers in a simulation: the product's database, committer and peers, without sockets and disks."""
+"""Servers in a simulation: database, committer and peers of the product, no sockets, no disks."""
 
 from __future__ import annotations
 
