@@ -236,6 +236,10 @@ class World:
         await asyncio.sleep(PATIENCE / 2)
         for client in clients:
             client.cancel()
+        await asyncio.sleep(5)
+        if self.random.random() < 0.3:
+            # With no write after it that would show what went wrong.
+            self._clear()
         await self._heal()
         self.check()
 

@@ -151,7 +151,7 @@ def test_a_connection_that_comes_and_goes(tmp_path: Path, how: str) -> None:
         g, a, b = servers.all
         writers = [Writer(server, "shared", server.tega_id) for server in servers.all]
         writers += [Writer(server, "op-a", f"op-{server.tega_id}") for server in (g, a)]
-        for number in range(6):
+        for number in range(4):
             go_on(writers, 3)
             servers.part()
             time.sleep(0.5 * (number % 4))

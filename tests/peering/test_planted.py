@@ -85,7 +85,7 @@ def what_is_unknown_counts_as_done(patch: Patch) -> None:
 def messages_go_back_where_they_came_from(patch: Patch) -> None:
     def heard(self: Peers, link: Link, publication: Any) -> None:
         self.hub.tell(publication, None, elsewhere=True)
-        if self.up is not None:
+        if self.up is not None and link is not self.up:
             self.up.tell(publication)
 
     patch(Peers, "heard", heard)

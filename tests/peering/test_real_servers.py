@@ -33,7 +33,7 @@ from tega.driver import AsyncDriver, CRUDException, Driver
 from tega.subscriber import SCOPE
 
 #: Kills while clients write, of each server.
-ROUNDS = [3, pytest.param(40, marks=pytest.mark.long)]
+ROUNDS = [2, pytest.param(40, marks=pytest.mark.long)]
 
 
 class Three:
