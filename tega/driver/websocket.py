@@ -138,9 +138,14 @@ class WebSocket(asyncio.Protocol):
         self = cls(on_text, on_pong, on_closed, on_drained)
         try:
             await within(timeout, self._open(host, port, path, proxy))
+            if self._lost.done():
+                raise ConnectionError("the server hung up")
         except BaseException:
             self.abort()
             raise
+        # From here on what comes goes to the callbacks, but not before the caller has this.
+        self._opening = None
+        self._loop.call_soon(self._read, b"")
         return self
 
     async def _open(self, host: str, port: int, path: str, proxy: Proxy | None) -> None:
@@ -153,10 +158,6 @@ class WebSocket(asyncio.Protocol):
             f"Sec-WebSocket-Key: {self._key.decode()}\r\n\r\n".encode()
         )
         await self._opening
-        self._opening = None
-        if self._lost.done():
-            raise ConnectionError("the server hung up")
-        self._loop.call_soon(self._read, b"")
 
     async def _connect(self, host: str, port: int, proxy: Proxy | None) -> None:
         made = await reach(host, port, proxy)

@@ -16,7 +16,16 @@ from tega.log.record import Logged
 from tega.paths import Path, check_tega_id, dotted, parse, wire
 from tega.protocol import Peer
 from tega.store import encode
-from tega.store.commit import Commit, Delete, Operation, Put, Replicated, Rollback, Transaction
+from tega.store.commit import (
+    Change,
+    Commit,
+    Delete,
+    Operation,
+    Put,
+    Replicated,
+    Rollback,
+    Transaction,
+)
 from tega.store.node import freeze
 from tega.store.overlay import Laid
 
@@ -71,6 +80,12 @@ class _Request(msgspec.Struct):
     rollback: tuple[str, int] | None = None
 
 
+class Barrier(msgspec.Struct):
+    """A question: how far is a root?"""
+
+    barrier: str
+
+
 class Overlaid(msgspec.Struct):
     """The ephemeral nodes of a root; with it the root is as it is where that comes from.
 
@@ -107,6 +122,7 @@ class Chunk(msgspec.Struct, omit_defaults=True):
 
 _commit = msgspec.json.Decoder(_Commit)
 _overlaid = msgspec.json.Decoder(Overlaid)
+_barrier = msgspec.json.Decoder(Barrier)
 _chunk = msgspec.json.Decoder(Chunk)
 
 
@@ -147,7 +163,7 @@ def commit_of(commit: Commit, names: set[str], leader: str, seq: int, whole: boo
     :param whole: with its ephemeral changes
     """
     changes = [
-        change.record[:-1] + b',"ephemeral":true}' if change.ephemeral else change.record
+        _written(change)
         for change in commit.changes
         if change.path[0] in names and (whole or not change.ephemeral)
     ]
@@ -165,6 +181,15 @@ def commit_of(commit: Commit, names: set[str], leader: str, seq: int, whole: boo
         "whole": whole,
     }
     return _with_changes(head, changes)
+
+
+def _written(change: Change) -> bytes:
+    if change.ope == "DELETE":
+        # What was removed is there too.
+        return strictjson.dumps(
+            {"ope": "DELETE", "path": wire(change.path), "tega_id": change.tega_id}
+        )
+    return change.record[:-1] + b',"ephemeral":true}' if change.ephemeral else change.record
 
 
 def logged_of(logged: Logged, names: set[str], leader: str) -> Peer:
@@ -318,6 +343,14 @@ def read_request(body: bytes, tega_id: str) -> Transaction | Rollback:
         else:
             operations.append(Delete(path, one.version, owner))
     return Transaction(tuple(operations), tega_id, given.txid)
+
+
+def barrier_in(body: bytes) -> str | None:
+    """The root that a request asks about; None where it is to be committed."""
+    try:
+        return _barrier.decode(body).barrier
+    except msgspec.ValidationError:
+        return None
 
 
 def error_in(body: bytes, where: str) -> TegaError:

@@ -44,7 +44,7 @@ def health_of(peers: Peers, dialer: Dialer | None) -> tuple[list[dict[str, Any]]
     ]
     reasons += [
         f"{dotted((name,))} is not followed by the global server: {why}"
-        for name, why in sorted(peers.refused.items())
+        for name, why in sorted(peers.claims.refused.items())
     ]
     reasons += peers.routing.conflicts
     return told, reasons

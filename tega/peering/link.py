@@ -63,6 +63,9 @@ class Desk(Protocol):
     def commit(self, link: Link, request: Transaction | Rollback) -> Later:
         """The other end wants something committed."""
 
+    def how_far(self, name: str) -> Later:
+        """How far a root is at its leader, and so here: its life and version as JSON."""
+
     def call(self, link: Link, path: Path, body: bytes, caller: str, seconds: float) -> Later:
         """The other end wants a function called."""
 
@@ -233,6 +236,9 @@ class Link:
         return answer
 
     def _transact(self, message: Request) -> Later:
+        name = codec.barrier_in(message.body)
+        if name is not None:
+            return self._desk.how_far(name)
         done = self._desk.commit(self, codec.read_request(message.body, message.tega_id))
         answer = Later()
 

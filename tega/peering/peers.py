@@ -7,10 +7,12 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+from tega import strictjson
 from tega.database import Database, Pending
-from tega.errors import LedElsewhere, Malformed, NotFound, Refused, TegaError
-from tega.paths import Path, check_tega_id, dotted
+from tega.errors import Malformed, NotFound, TegaError
+from tega.paths import Path, dotted
 from tega.peering import codec
+from tega.peering.claims import Claims
 from tega.peering.guests import Guests
 from tega.peering.link import Link, functions_in, written
 from tega.peering.replica import Aside, Replica, Submit
@@ -19,8 +21,8 @@ from tega.peering.source import Source, have_of
 from tega.peering.wire import Wire
 from tega.peering.writes import Writes
 from tega.protocol import Subscribe, Unsubscribe
-from tega.store.commit import Follow, Hide, Request, Rollback, Transaction
-from tega.store.history import Lead, Result
+from tega.store.commit import Hide, Request, Rollback, Transaction
+from tega.store.history import Result
 from tega.subscriber import SCOPE
 from tega.watch import Hub, Publication
 from tega.web.http import Later
@@ -74,8 +76,6 @@ class Peers:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         #: Roots that are stale, and since when, by the event loop's clock.
         self.stale: dict[str, float] = {}
-        #: Roots that the global server does not let this one lead, and why.
-        self.refused: dict[str, str] = {}
         self._cursor = database.state.seq
         self._life = database.state.life
         self._changed: list[asyncio.Future[None]] = []
@@ -84,25 +84,10 @@ class Peers:
         self.hub.committed = self._committed
         self.hub.relay = lambda publication: self.hub.run(lambda: self._relay(publication))
         self.hub.wanted = lambda *wanted: self.hub.run(lambda: self._wanted(*wanted))
-        self._remember()
-
-    def _remember(self) -> None:
-        """Who leads which root is in the log from now on.
-
-        :raises LedElsewhere: where it is there otherwise
-        """
-        following = self._database.staged.following
-        for name in self.operational:
-            # Another leader may be a local server of this one, for which it stands in.
-            if name in following and not following[name].leader:
-                raise LedElsewhere(
-                    f"{dotted((name,))} was to be led by the global server so far: release it "
-                    f"first (tega-cli release {name}), then lead it here",
-                    root=name,
-                )
-        for name in self.config:
-            if name not in following:
-                self._enter(Follow(name, Lead(), self.tega_id))
+        self.claims = Claims(
+            database, submit, self.upstream, self.config, self.operational
+        )
+        self.claims.remember()
 
     # -- connections ----------------------------------------------------------------------------
 
@@ -220,7 +205,7 @@ class Peers:
 
         :raises Malformed: where it cannot be read
         """
-        leads, refused = self._judged(link, body.get("lead", {})), {}
+        leads, refused = self.claims.judged(link, body.get("lead", {})), {}
         accepted = []
         for name, reason in leads.items():
             if reason is None:
@@ -243,41 +228,10 @@ class Peers:
             "sessions": self.guests.held_at(link.peer),
         }
 
-    def _judged(self, link: Link, given: Any) -> dict[str, str | None]:
-        """Of each root that a local server claims why it does not get it, or None."""
-        if type(given) is not dict:
-            raise Malformed("lead: the leader of each root")
-        found: dict[str, str | None] = {}
-        for name, leader in given.items():
-            check_tega_id(leader)
-            lead = self._database.staged.following.get(name)
-            other = self.upstream(name)
-            found[name] = None
-            if name in self.config:
-                found[name] = f"{self.tega_id} follows it from its own global server"
-            elif leader == self.tega_id:
-                found[name] = "it is led here"
-            elif lead is not None and lead.leader not in ("", leader):
-                found[name] = (
-                    f"{lead.leader} leads it: release it at {self.tega_id} first if that server is "
-                    "gone for good"
-                )
-            elif other is not None and other.peer != link.peer:
-                found[name] = f"{other.peer} has it"
-            elif lead is None:
-                self._enter(Follow(name, Lead(leader), self.tega_id))
-        return found
-
     def answered(self, link: Link, body: dict[str, Any]) -> None:
         """The global server has what it says of the roots that are led here."""
         self.guests.are(link.peer, body.get("sessions", []))
-        refused = body.get("refused", {})
-        if type(refused) is not dict:
-            raise Malformed("refused: a reason for each root")
-        for name, reason in refused.items():
-            if self.refused.get(name) != reason:
-                log.warning("%s does not follow %s: %s", link.peer, dotted((name,)), reason)
-        self.refused = {name: str(reason) for name, reason in refused.items()}
+        self.claims.refused_by(link, body.get("refused", {}))
         self._back(link)
         link.source.start(codec.haves(body.get("have", {})))
         self._change()
@@ -349,34 +303,35 @@ class Peers:
         return answer
 
     def release(self, name: str) -> Later:
-        """Lead a root here from now on, whose leader is gone for good.
+        """Lead a root here from now on. See `Claims.release`."""
+        self.stale.pop(name, None)
+        return self.claims.release(name)
 
-        :raises NotFound: where it is led here already
-        :raises Refused: where its leader is connected, or this server is set to follow it
+    def barrier(self, name: str) -> Later:
+        """What is read here of a root from then on is at least what its leader had just now.
+
+        :raises LeaderAway: where it cannot be asked
         """
-        lead = self._database.staged.following.get(name)
-        if lead is None:
-            raise NotFound(
-                f"root {dotted((name,))} is led by this server: there is nothing to release",
-                path=name,
-            )
-        if name in self.config:
-            raise Refused(
-                f"{dotted((name,))} is set to be led by the global server: take it out of --config "
-                "first"
-            )
-        if self.upstream(name) is not None:
-            raise Refused(f"{lead.leader}, which leads {dotted((name,))}, is connected")
+        asked = self.writes.barrier(name)
+        if asked is not None:
+            return asked
+        answer = Later()
+        answer.resolve()
+        return answer
+
+    def how_far(self, name: str) -> Later:
         answer = Later()
 
-        def settled(pending: Pending) -> None:
+        def reached(done: Later) -> None:
             try:
-                answer.resolve(pending.result())
-                self.stale.pop(name, None)
+                done.result()
             except TegaError as error:
                 answer.resolve(error=error)
+                return
+            life = self._database.state.life_of(name)
+            answer.resolve(strictjson.dumps({"life": life, "version": self.version_of(name)}))
 
-        self._submit(Follow(name, None, self.tega_id), settled)
+        self.barrier(name).then(reached)
         return answer
 
     # -- sessions -------------------------------------------------------------------------------
@@ -477,7 +432,7 @@ class Peers:
             lagging += [
                 name
                 for name, version in wanted.items()
-                if name not in self.refused
+                if name not in self.claims.refused
                 and link.applied.get(name, {}).get(link.peer, -1) < version
             ]
             left = until - self._loop.time()

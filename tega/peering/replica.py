@@ -69,6 +69,7 @@ class Replica:
         # How far the peer's own sequence is applied here, and who waits for which number of it.
         self._at = 0
         self._recent: dict[int, int] = {}
+        self._barriers: list[tuple[str, str, int, Later]] = []
         self._waiting: list[tuple[int, Later]] = []
 
     def start(self, names: Iterable[str]) -> None:
@@ -99,10 +100,29 @@ class Replica:
             self._waiting.append((at, answer))
         return answer
 
+    def reaches(self, name: str, life: str, version: int) -> Later:
+        """Resolved once a root is here at least as far as this."""
+        answer = Later()
+        self._barriers.append((name, life, version, answer))
+        self._let_through()
+        return answer
+
+    def _let_through(self) -> None:
+        state = self._database.state
+        barriers, self._barriers = self._barriers, []
+        for name, life, version, answer in barriers:
+            root = state.roots.get(name)
+            here = -1 if root is None else root.version
+            if state.life_of(name) == life and here >= version:
+                answer.resolve()
+            else:
+                self._barriers.append((name, life, version, answer))
+
     def stop(self, error: TegaError) -> None:
         """Nothing more comes from there."""
         waiting, self._waiting = self._waiting, []
-        for _, answer in waiting:
+        barriers, self._barriers = self._barriers, []
+        for answer in [one[-1] for one in waiting] + [one[-1] for one in barriers]:
             answer.resolve(error=error)
 
     # -- what comes -----------------------------------------------------------------------------
@@ -216,6 +236,7 @@ class Replica:
         self._waiting = [one for one in self._waiting if one[0] > self._at]
         for answer in ready:
             answer.resolve(seq)
+        self._let_through()
 
 
 def _same(here: Root, root: Root | None) -> bool:

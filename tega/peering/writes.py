@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 import immutables
 
+from tega import strictjson
 from tega.database import Database
 from tega.errors import LeaderAway, LedElsewhere, OutcomeUnknown, TegaError
 from tega.paths import dotted
@@ -69,20 +70,74 @@ class Writes:
                 answer = Later()
                 answer.resolve(known)
                 return answer
-        links = {name: self._upstream(name) for name in followed}
         leaders = {name: following[name].leader for name in followed}
         if len(followed) < len(names) or len(set(leaders.values())) > 1:
             raise self._several(names, leaders)
-        link = links[followed[0]]
-        if link is None or not link.synced or any(one is not link for one in links.values()):
-            raise LeaderAway(
-                f"{codec.describe(followed)}: {self._away(followed[0])}. Nothing was changed, and "
-                "nothing is queued: send it again once it is back",
-                root=followed[0],
-                leader=leaders[followed[0]],
-            )
+        link = self._reachable(followed)
         self._hold(link.peer, request, through)
         return self._ask(link, request)
+
+    def _reachable(self, names: list[str]) -> Link:
+        """The link to the leader of roots.
+
+        :raises LeaderAway: where there is none at present
+        """
+        links = {self._upstream(name) for name in names}
+        link = links.pop()
+        if link is None or not link.synced or links:
+            raise self._leader_away(names)
+        return link
+
+    def _leader_away(self, names: list[str]) -> LeaderAway:
+        return LeaderAway(
+            f"{codec.describe(names)}: {self._away(names[0])}. Nothing was changed, and nothing is "
+            "queued: send it again once it is back",
+            root=names[0],
+            leader=self._database.staged.following[names[0]].leader,
+        )
+
+    def barrier(self, name: str) -> Later | None:
+        """Wait until a root is here as its leader has it now; None where it is led here.
+
+        :raises LeaderAway: where the leader cannot be asked
+        """
+        if name not in self._database.staged.following:
+            return None
+        link = self._reachable([name])
+        answer = Later()
+        asked = link.ask("TX", self._database.tega_id, "-", strictjson.dumps({"barrier": name}))
+        overdue = asyncio.get_running_loop().call_later(_PATIENCE, self._late, link, asked, answer)
+
+        def answered(asked: Later) -> None:
+            try:
+                body = asked.result()
+                assert isinstance(body, bytes)
+                given = codec.object_in(body)
+                link.replica.reaches(name, given["life"], given["version"]).then(done)
+            except TegaError:
+                overdue.cancel()
+                if not answer.done:
+                    answer.resolve(error=self._leader_away([name]))
+
+        def done(reached: Later) -> None:
+            overdue.cancel()
+            if answer.done:
+                return
+            try:
+                reached.result()
+                answer.resolve()
+            except TegaError:
+                answer.resolve(error=self._leader_away([name]))
+
+        asked.then(answered)
+        return answer
+
+    def _late(self, link: Link, asked: Later, answer: Later) -> None:
+        link.give_up(asked)
+        if not answer.done:
+            answer.resolve(
+                error=LeaderAway(f"{link.peer} did not say within {_PATIENCE:g} s how far it is")
+            )
 
     def _several(self, names: list[str], leaders: Mapping[str, str]) -> LedElsewhere:
         who = [

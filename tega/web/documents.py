@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from tega import strictjson
@@ -24,11 +24,28 @@ def get(context: Context, call: Call) -> Answer:
     client_id(call)
     version = call.integer("version")
     internal = call.flag("internal")
-    # Every tree is led by this server, so what it reads is what the leader has.
-    call.flag("consistent")
     txid = call.optional("txid")
     if txid is not None:
         context.transactions.use(txid)
+    if call.flag("consistent"):
+        return _get_consistent(context, call, version, internal)
+    return _get(context, call, version, internal)
+
+
+async def _get_consistent(
+    context: Context, call: Call, version: int | None, internal: bool
+) -> Answer:
+    """The same, with what the leaders have now."""
+    following = context.database.state.following
+    names: Iterable[str] = following
+    if not call.flag("regex_flag"):
+        names = from_url(call.path)[:1] or following
+    for name in sorted(names):
+        await context.peers.barrier(name)
+    return _get(context, call, version, internal)
+
+
+def _get(context: Context, call: Call, version: int | None, internal: bool) -> Answer:
     state = context.database.state
     if call.flag("regex_flag"):
         return _get_matching(state, call, version, internal)

@@ -45,10 +45,13 @@ from tega.web import batch, calls
 from tega.web.context import Context
 from tega.web.feed import MAX_BACKLOG, Feed
 from tega.web.http import Later
-from tega.web.outbox import Outbox, Pieces
+from tega.web.outbox import PING_FRAME, Outbox, Pieces
 from tega.web.sessions import NOT_OURS, TAKEN_OVER
 
 log = logging.getLogger(__name__)
+
+#: A server whose tega id another one claims has so long to answer a ping, seconds.
+_PROBE: Final = 2.0
 
 #: Requests of one client that may be open; it is read no further until half of them are done.
 MAX_OPEN: Final = 1024
@@ -142,6 +145,32 @@ class ServerSession(Feed):
         self.say(body.pop("code"), **body)
 
     def _begin(self, message: Session) -> None:
+        before = self._context.sessions.get(message.tega_id)
+        if isinstance(before, ServerSession) and before.link is not None and not before.over:
+            # Two servers with one id, a cloned disk perhaps; or one, whose old connection has died
+            # without a word. The one that answers a ping stays.
+            asked = self._loop.time()
+            before.outbox.send(PING_FRAME)
+            self._loop.call_later(_PROBE, self._begin_if_gone, message, before, asked)
+        else:
+            self._enter(message)
+
+    def _begin_if_gone(self, message: Session, before: ServerSession, asked: float) -> None:
+        if self.over:
+            return
+        if before.over or before.heard <= asked:
+            try:
+                self._enter(message)
+            except TegaError as error:
+                self.refuse(error)
+            return
+        text = f"two servers have the tega id {message.tega_id}"
+        log.error("%s: the newer one is refused", text)
+        before.say("refused", message=f"{text}: another one was refused")
+        self.say("refused", message=f"{text}, and the other is connected: give this one another")
+        self.close(NOT_OURS, "the tega id is taken")
+
+    def _enter(self, message: Session) -> None:
         try:
             self._context.sessions.enter(self, message.tega_id)
         except TegaError:
