@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -75,6 +75,8 @@ class Database(database.Database):
         self.functions = Functions()
         #: Calls functions of others, where there are others; set by a server.
         self.caller: Caller | None = None
+        #: Gives the connected peers that subscriptions are forwarded to: a server's.
+        self.forwarders: Callable[[], list[str]] = lambda: []
         self._subscribers: dict[Subscriber, LocalWatcher] = {}
 
     @classmethod
@@ -241,7 +243,7 @@ class Database(database.Database):
 
     def get_subscribe_forwarders(self) -> list[str]:
         """The connected peers that subscriptions are forwarded to."""
-        return []
+        return self.forwarders()
 
     # -- calling ------------------------------------------------------------------------------
 

@@ -235,6 +235,7 @@ class Server:
         committer.elsewhere = peers.writes.submit
         committer.left = peers.session_ended
         calls.elsewhere = peers.routing.call
+        self.database.forwarders = peers.forwarders
         return peers
 
     def _dialer(self, peers: Peers) -> Dialer | None:

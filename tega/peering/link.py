@@ -18,7 +18,7 @@ from tega.paths import Path, check_tega_id, dotted, parse, wire
 from tega.peering import codec
 from tega.peering.codec import peer
 from tega.peering.replica import Replica
-from tega.peering.source import Source
+from tega.peering.source import MAX_BACKLOG, Source
 from tega.peering.wire import Wire
 from tega.protocol import (
     Error,
@@ -74,6 +74,9 @@ class Desk(Protocol):
 
     def left(self, link: Link, tega_ids: list[str]) -> None:
         """Sessions have ended there that have ephemeral nodes here."""
+
+    def set_above(self, link: Link, tega_ids: Any) -> None:
+        """The global server says who is above: itself, and its own global servers."""
 
     def passed(self, link: Link, name: str, versions: dict[str, int]) -> None:
         """Servers that are behind the other end have applied versions of a root."""
@@ -283,6 +286,9 @@ class Link:
     def _take_chunk(self, body: bytes) -> None:
         self.replica.chunk(body)
 
+    def _take_above(self, body: bytes) -> None:
+        self._desk.set_above(self, codec.object_in(body).get("tega_ids"))
+
     def _take_applied(self, body: bytes) -> None:
         for name, versions in codec.object_in(body).items():
             if type(versions) is not dict:
@@ -313,7 +319,10 @@ class Link:
     # -- telling --------------------------------------------------------------------------------
 
     def tell(self, publication: Publication) -> None:
-        """Pass on a message, unless the other end takes nothing any more."""
+        """Pass on a message, unless the other end does not keep up."""
+        if self.wire.backlog > MAX_BACKLOG:
+            log.info("a message on %s does not reach %s", dotted(publication.channel), self.peer)
+            return
         body = b'{"channel":%b,"tega_id":%b,%b' % (
             strictjson.dumps(wire(publication.channel)),
             strictjson.dumps(publication.tega_id),
@@ -324,6 +333,10 @@ class Link:
     def tell_functions(self, functions: dict[Path, str]) -> None:
         """Say what is offered here."""
         self.wire.send(peer("functions", {"functions": written(functions)}))
+
+    def tell_above(self, tega_ids: list[str]) -> None:
+        """Say who is above the other end."""
+        self.wire.send(peer("above", {"tega_ids": tega_ids}))
 
     def tell_left(self, tega_id: str) -> None:
         """Say that a session has ended."""
@@ -392,6 +405,7 @@ def _bytes(answer: Later) -> bytes:
 
 
 _KINDS: Final[dict[str, Callable[[Link, bytes], None]]] = {
+    "above": Link._take_above,
     "applied": Link._take_applied,
     "commit": Link._take_commit,
     "functions": Link._take_functions,

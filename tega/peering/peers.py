@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 from tega import strictjson
 from tega.database import Database, Pending
-from tega.errors import Malformed, NotFound, TegaError
-from tega.paths import Path, dotted
+from tega.errors import Malformed, NotFound, Refused, TegaError
+from tega.paths import Path, check_tega_id, dotted
 from tega.peering import codec
 from tega.peering.claims import Claims
 from tega.peering.guests import Guests
@@ -19,10 +19,9 @@ from tega.peering.replica import Aside, Replica, Submit
 from tega.peering.routing import Routing
 from tega.peering.source import Source, have_of
 from tega.peering.wire import Wire
-from tega.peering.writes import Writes
+from tega.peering.writes import Writes, as_json
 from tega.protocol import Subscribe, Unsubscribe
 from tega.store.commit import Hide, Request, Rollback, Transaction
-from tega.store.history import Result
 from tega.subscriber import SCOPE
 from tega.watch import Hub, Publication
 from tega.web.http import Later
@@ -71,11 +70,15 @@ class Peers:
         self._patience = patience
         self._loop = asyncio.get_running_loop()
         self.up: Link | None = None
+        #: The global server, its own one, and so on: this one must not be among them.
+        self.above: list[str] = []
         self._down: dict[str, Link] = {}
         self.guests = Guests(database, leave, self.links)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         #: Roots that are stale, and since when, by the event loop's clock.
         self.stale: dict[str, float] = {}
+        # Who led before a restart may never come back.
+        self._timers[""] = self._loop.call_later(patience, self._expire, "", None)
         self._cursor = database.state.seq
         self._life = database.state.life
         self._changed: list[asyncio.Future[None]] = []
@@ -146,6 +149,7 @@ class Peers:
         names = list(link.replica.roots)
         if self.up is link:
             self.up = None
+            self.above = []
             names = list(self.config)
         if self._down.get(link.peer) is link:
             del self._down[link.peer]
@@ -162,16 +166,25 @@ class Peers:
             timer.cancel()
         self._timers[peer] = self._loop.call_later(self._patience, self._expire, peer, names)
 
-    def _expire(self, peer: str, names: list[str]) -> None:
-        """A peer is away for too long: what is ephemeral of it goes, or is hidden."""
+    def _expire(self, peer: str, names: list[str] | None) -> None:
+        """A peer is away for too long: what is ephemeral of it goes, or is hidden.
+
+        :param names: the roots that came from there; None for all that are followed
+        """
         del self._timers[peer]
-        for name in names:
-            if self.upstream(name) is None and name in self._database.staged.following:
-                self.stale.setdefault(name, self._loop.time())
-                self._enter(Hide(name))
-        if names:
-            log.warning("%s is away: stale are %s", peer, codec.describe(names))
-        self.guests.are(peer, [])
+        following = self._database.staged.following
+        away = [
+            name
+            for name in (following if names is None else names)
+            if self.upstream(name) is None and name in following
+        ]
+        for name in away:
+            self.stale.setdefault(name, self._loop.time())
+            self._enter(Hide(name))
+        if away:
+            log.warning("%s: stale, for nobody tells of it", codec.describe(sorted(away)))
+        if peer:
+            self.guests.are(peer, [])
 
     def _back(self, link: Link) -> None:
         timer = self._timers.pop(link.peer, None)
@@ -223,6 +236,7 @@ class Peers:
         self.routing.tell()
         self._change()
         return {
+            "above": [self.tega_id, *self.above],
             "have": {name: have_of(staged, name) for name in accepted},
             "refused": refused,
             "sessions": self.guests.held_at(link.peer),
@@ -230,11 +244,30 @@ class Peers:
 
     def answered(self, link: Link, body: dict[str, Any]) -> None:
         """The global server has what it says of the roots that are led here."""
+        self.set_above(link, body.get("above"))
         self.guests.are(link.peer, body.get("sessions", []))
         self.claims.refused_by(link, body.get("refused", {}))
         self._back(link)
         link.source.start(codec.haves(body.get("have", {})))
         self._change()
+
+    def set_above(self, link: Link, tega_ids: Any) -> None:
+        """The global server says who is above.
+
+        :raises Malformed: where it does not
+        :raises Refused: where this server is there
+        """
+        if type(tega_ids) is not list:
+            raise Malformed("above: a list of tega ids")
+        above = [check_tega_id(one) for one in tega_ids]
+        if self.tega_id in above:
+            raise Refused(
+                f"a circle: this server would be its own global one, by way of {', '.join(above)}"
+            )
+        if above != self.above:
+            self.above = above
+            for local in self._down.values():
+                local.tell_above([self.tega_id, *above])
 
     # -- commits --------------------------------------------------------------------------------
 
@@ -281,7 +314,7 @@ class Peers:
         """A peer wants something committed: its `Result` as JSON."""
         if isinstance(request, Transaction):
             self.guests.welcome(link.peer, request)
-        return _as_json(self.submit(request, link.peer))
+        return as_json(self.submit(request, link.peer))
 
     def submit(self, request: Transaction | Rollback, through: str = "") -> Later:
         """Commit something where it has to be.
@@ -451,18 +484,3 @@ class Peers:
         for link in self.links():
             link.wire.close("the server ends")
         self.hub.committed = self.hub.relay = self.hub.wanted = None
-
-
-def _as_json(done: Later) -> Later:
-    answer = Later()
-
-    def committed(done: Later) -> None:
-        try:
-            result = done.result()
-            assert isinstance(result, Result)
-            answer.resolve({"seq": result.seq, "versions": dict(result.versions)})
-        except TegaError as error:
-            answer.resolve(error=error)
-
-    done.then(committed)
-    return answer

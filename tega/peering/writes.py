@@ -191,3 +191,19 @@ class Writes:
         else:
             link.give_up(asked)
             asked.resolve(error=error)
+
+
+def as_json(done: Later) -> Later:
+    """A `Result` to come, as other servers are told it."""
+    answer = Later()
+
+    def committed(done: Later) -> None:
+        try:
+            result = done.result()
+            assert isinstance(result, Result)
+            answer.resolve({"seq": result.seq, "versions": dict(result.versions)})
+        except TegaError as error:
+            answer.resolve(error=error)
+
+    done.then(committed)
+    return answer

@@ -22,7 +22,9 @@ from tega.paths import parse as parse_path
 REQUEST_TYPES: Final = ("RPC", "TX", "SYNC", "REFER")
 
 #: What servers tell each other, beside requests and channels.
-PEER_KINDS: Final = ("applied", "commit", "functions", "left", "message", "overlay", "root")
+PEER_KINDS: Final = (
+    "above", "applied", "commit", "functions", "left", "message", "overlay", "root",
+)  # fmt: skip
 
 #: Most digits of a number: a sequence number of requests or commits.
 _MAX_DIGITS: Final = 18

@@ -7,7 +7,7 @@ from typing import Final
 
 from tega import strictjson
 from tega.errors import Malformed
-from tega.paths import Path, dotted, from_url, unescape
+from tega.paths import Path, dotted, from_url, to_url, unescape
 from tega.store import encode, match
 from tega.store.commit import Operation, Transaction, make_delete, make_put
 from tega.store.history import State
@@ -47,16 +47,24 @@ async def _get_consistent(
 
 def _get(context: Context, call: Call, version: int | None, internal: bool) -> Answer:
     state = context.database.state
+    stale = context.peers.stale
     if call.flag("regex_flag"):
-        return _get_matching(state, call, version, internal)
+        return _get_matching(state, call, version, internal, _staleness(stale))
     path = from_url(call.path)
     if not path:
         if version is not None:
             raise Malformed("version: every root counts its own; ask for one root's")
-        return Response(_all_roots(state, internal), headers={"Etag": f'"{state.seq}"'})
+        headers = {"Etag": f'"{state.seq}"', **_staleness(stale)}
+        return Response(_all_roots(state, internal), headers=headers)
     found = state.find(path, version)
     body = internal_form(found, path) if internal else encode.plain(found.content)
-    return Response(body, headers={"Etag": f'"{found.version}"'})
+    headers = {"Etag": f'"{found.version}"', **_staleness(path[:1] if path[0] in stale else ())}
+    return Response(body, headers=headers)
+
+
+def _staleness(names: Iterable[str]) -> dict[str, str]:
+    """The header that names roots whose leaders are away, as the paths of URLs."""
+    return {"Tega-Stale": ", ".join(to_url((name,)) for name in names)} if names else {}
 
 
 def internal_form(found: Found, path: Path) -> Iterator[bytes]:
@@ -117,13 +125,15 @@ def _all_roots(state: State, internal: bool) -> Iterator[bytes]:
     yield b"{}" if opening == b"{" else b"}"
 
 
-def _get_matching(state: State, call: Call, version: int | None, internal: bool) -> Response:
+def _get_matching(
+    state: State, call: Call, version: int | None, internal: bool, headers: dict[str, str]
+) -> Response:
     if version is not None:
         raise Malformed("version: a regex path spans roots, which each count their own")
     pattern = unescape(call.path[1:].removesuffix("/"))
     # Compiled before the first byte is sent, so that a refusal can still be one.
     compiled = match.compile_pattern(pattern)
-    return Response(matching(match.matches(state, compiled), internal))
+    return Response(matching(match.matches(state, compiled), internal), headers=headers)
 
 
 def matching(found: Iterator[match.Match | None], internal: bool) -> Iterator[bytes]:

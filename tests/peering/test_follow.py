@@ -12,7 +12,7 @@ from servers import PATIENCE, Server
 from virtual import Simulation, run
 
 from tega import strictjson
-from tega.errors import LeaderAway, LedElsewhere, NoSession, TegaError
+from tega.errors import LeaderAway, LedElsewhere, NoSession, OutcomeUnknown, TegaError
 from tega.paths import parse
 from tega.store import encode, node
 from tega.store.commit import Rollback, Transaction, make_delete, make_put
@@ -449,3 +449,52 @@ def test_a_chain_of_servers() -> None:
         assert same("config", g, m, a)
 
     run(scenario, 1)
+
+
+def test_servers_in_a_circle_say_so() -> None:
+    async def scenario(simulation: Simulation) -> None:
+        network = Network(
+            simulation.loop, simulation.random, simulation.trace, latency=(0.001, 0.05)
+        )
+        names = ["x", "y", "z"]
+        ring = [
+            Server(simulation, network, name, names[number - 1], ("round",))
+            for number, name in enumerate(names)
+        ]
+        for server in ring:
+            server.start()
+            await asyncio.sleep(2)
+        await asyncio.sleep(20)
+        reasons = [server.dialer.reason or "" for server in ring if server.dialer is not None]
+        assert any("a circle" in reason for reason in reasons), reasons
+        for server in ring:
+            # Whatever the answer is, there is one.
+            with pytest.raises((LeaderAway, OutcomeUnknown)):
+                await server.commit(
+                    Transaction((make_put(parse("round.x"), 1),), "writer", None)
+                )
+        publication = Publication(("news",), "x", b'{"message":1}')
+        ring[0].process.run(ring[0].database.hub.tell, publication)
+        delivered = network.delivered
+        await asyncio.sleep(10)
+        assert network.delivered < delivered + 20
+
+    run(scenario, 1)
+
+
+def test_what_was_followed_before_a_restart_is_stale_if_nobody_comes() -> None:
+    async def work(w: World) -> None:
+        await w.put(w.a, "op-a.x", 1)
+        await w.settle()
+        w.a.crash()
+        w.g.crash()
+        w.g.start()
+        await w.settle(PATIENCE / 2)
+        assert not w.g.peers.stale
+        await w.settle(PATIENCE)
+        assert "op-a" in w.g.peers.stale
+        w.a.start()
+        await w.settle(2 * PATIENCE)
+        assert not w.g.peers.stale
+
+    world(work)
