@@ -46,6 +46,7 @@ def health_of(peers: Peers, dialer: Dialer | None) -> tuple[list[dict[str, Any]]
         f"{dotted((name,))} is not followed by the global server: {why}"
         for name, why in sorted(peers.claims.refused.items())
     ]
+    peers.routing.offered()
     reasons += peers.routing.conflicts
     return told, reasons
 

@@ -292,6 +292,8 @@ class Peers:
             self._cleared()
             return
         links = self.links()
+        if not links:
+            return
         if commits is None:
             for link in links:
                 link.source.restart()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import operator
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
@@ -38,8 +39,8 @@ class Routing:
         self._links = links
         self._up = up
         self._told: dict[Path, str] = {}
-        self._seen: object = None
-        self._own: dict[Path, str] = {}
+        self._seen: list[object] = []
+        self._offered: dict[Path, str] = {}
         self.conflicts: list[str] = []
 
     # -- what is offered --------------------------------------------------------------------------
@@ -47,12 +48,15 @@ class Routing:
     def offered(self) -> dict[Path, str]:
         """What this server offers to its global one: functions of its own, and those below it."""
         state = self._database.state
-        if state.ephemerals is not self._seen:
-            self._seen = state.ephemerals
-            self._own = self._registered(state)
+        links = list(self._links())
+        seen = [state.ephemerals, *[link.functions for link in links]]
+        # They are replaced, never changed, and seldom that.
+        if len(seen) == len(self._seen) and all(map(operator.is_, seen, self._seen)):
+            return self._offered
+        self._seen = seen
         found: dict[Path, str] = {}
         conflicts = []
-        for link in self._links():
+        for link in links:
             for path, owner in link.functions.items():
                 if found.setdefault(path, owner) != owner:
                     conflicts.append(
@@ -62,7 +66,8 @@ class Routing:
             self.conflicts = conflicts
             for one in conflicts:
                 log.warning("two local servers offer one function: %s", one)
-        return {**found, **self._own}
+        self._offered = {**found, **self._registered(state)}
+        return self._offered
 
     def _registered(self, state: State) -> dict[Path, str]:
         found = {}
@@ -83,9 +88,11 @@ class Routing:
 
     def tell(self) -> None:
         """Tell the global server what is offered, where that has changed."""
-        offered = self.offered()
         up = self._up()
-        if up is not None and up.synced and offered != self._told:
+        if up is None or not up.synced:
+            return
+        offered = self.offered()
+        if offered != self._told:
             self._told = offered
             up.tell_functions(offered)
 
