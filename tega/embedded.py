@@ -76,7 +76,7 @@ class Database(database.Database):
         #: Calls functions of others, where there are others; set by a server.
         self.caller: Caller | None = None
         #: Gives the connected peers that subscriptions are forwarded to: a server's.
-        self.forwarders: Callable[[], list[str]] = lambda: []
+        self.forwarders: Callable[[], list[str]] = list
         self._subscribers: dict[Subscriber, LocalWatcher] = {}
 
     @classmethod

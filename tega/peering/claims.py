@@ -13,6 +13,7 @@ from tega.peering.link import Link
 from tega.peering.replica import Submit
 from tega.store.commit import Follow
 from tega.store.history import Lead
+from tega.web.committer import resolve
 from tega.web.http import Later
 
 log = logging.getLogger(__name__)
@@ -122,14 +123,8 @@ class Claims:
         if self._upstream(name) is not None:
             raise Refused(f"{lead.leader}, which leads {dotted((name,))}, is connected")
         answer = Later()
-
-        def settled(pending: Pending) -> None:
-            try:
-                answer.resolve(pending.result())
-            except TegaError as error:
-                answer.resolve(error=error)
-
-        self._submit(Follow(name, None, self._database.tega_id), settled)
+        request = Follow(name, None, self._database.tega_id)
+        self._submit(request, lambda pending: resolve(pending, answer))
         return answer
 
     def _enter(self, request: Follow) -> None:

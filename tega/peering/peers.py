@@ -24,6 +24,7 @@ from tega.protocol import Subscribe, Unsubscribe
 from tega.store.commit import Hide, Request, Rollback, Transaction
 from tega.subscriber import SCOPE
 from tega.watch import Hub, Publication
+from tega.web.committer import resolve
 from tega.web.http import Later
 
 log = logging.getLogger(__name__)
@@ -327,14 +328,7 @@ class Peers:
         if elsewhere is not None:
             return elsewhere
         answer = Later()
-
-        def settled(pending: Pending) -> None:
-            try:
-                answer.resolve(pending.result())
-            except TegaError as error:
-                answer.resolve(error=error)
-
-        self._submit(request, settled)
+        self._submit(request, lambda pending: resolve(pending, answer))
         return answer
 
     def release(self, name: str) -> Later:

@@ -68,7 +68,7 @@ class Committer:
     def submit(self, request: Request) -> Later:
         """Judge a request now; its `Result` is there, or its refusal, once that is durable."""
         answer = Later()
-        self.enter(request, lambda pending: _resolve(pending, answer))
+        self.enter(request, lambda pending: resolve(pending, answer))
         return answer
 
     def leave(self, tega_id: str, through: str = "") -> None:
@@ -146,7 +146,8 @@ def _outcome(before: State, answer: Later) -> Pending:
         return Pending.outcome(before, None, error)
 
 
-def _resolve(pending: Pending, answer: Later) -> None:
+def resolve(pending: Pending, answer: Later) -> None:
+    """Tell an answer what came of a request."""
     try:
         result = pending.result()
     except TegaError as error:
