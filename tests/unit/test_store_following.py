@@ -1,4 +1,4 @@
-"""Following a leader: its commits made once more, its roots taken over, its ephemeral nodes laid."""
+"""Following a leader: its commits made again, roots taken over, ephemeral nodes laid on."""
 
 from __future__ import annotations
 
