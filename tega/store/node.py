@@ -124,7 +124,7 @@ def freeze(value: Any, room: int = MAX_DEPTH) -> Content:
             if leaf is str:
                 if child.isascii():
                     continue
-            elif leaf is int and -_SMALL < child < _SMALL:
+            elif leaf is bool or (leaf is int and -_SMALL < child < _SMALL):
                 continue
             children[key] = freeze(child, room - 1)
         return Node(children_of(children))
