@@ -196,6 +196,7 @@ def test_the_table_is_whole() -> None:
         "not_understood", "forbidden", "over_limit",  # tests/behaviour/test_sessions.py
         "call_failed", "call_timeout",  # tests/behaviour/test_rpc.py
         "ephemeral_conflict",  # tests/unit/test_store_ephemeral.py
+        "leader_away", "led_elsewhere", "diverged",  # tests/peering/
         "log", "corrupt", "locked",  # errors of the start
         "refused",  # the base of the 409s
     }  # fmt: skip

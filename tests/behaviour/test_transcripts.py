@@ -9,26 +9,49 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from service import Service
-from terminal import ROOT
-from transcripts import DEFAULT, PLUGINS, Block, Player, Server, alike, blocks, programs
+from terminal import PATIENCE, ROOT
+from transcripts import DEFAULT, Block, Player, Server, alike, blocks, programs
 
-DOCUMENTS = ["README.md", "doc/usage.md"]
+DOCUMENTS = ["README.md", "doc/usage.md", "doc/peering.md"]
 UPDATES = bool(os.environ.get("TEGA_UPDATE_DOCS"))
+
+
+def wait_until_connected(service: Service) -> None:
+    """Wait until a local server and its global one have all of each other."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        (up,) = service.ask("GET", "/_health")[1]["peers"]
+        if up["state"] == "connected" and all(one["caught_up"] for one in up["roots"].values()):
+            return
+        assert time.monotonic() < until, up
+        time.sleep(0.02)
 
 
 @contextmanager
 def serving(directory: Path, tega_id: str = "global", *flags: str) -> Iterator[Server]:
     service = Service(directory, "-t", tega_id, *flags)
-    try:
-        yield Server(service.port, directory)
-    finally:
+    port = service.port
+
+    def stop() -> None:
         assert service.end()[0] == 0
+
+    def start() -> None:
+        nonlocal service
+        service = Service(directory, "-t", tega_id, *flags, "-p", str(port))
+
+    if "-P" in flags:
+        wait_until_connected(service)
+    try:
+        yield Server(tega_id, port, directory, stop, start)
+    finally:
+        stop()
 
 
 @contextmanager
@@ -67,11 +90,11 @@ def test_the_sessions_of_the_documents(name: str, fresh: Server, tmp_path: Path)
     with ExitStack() as stack:
         patience = {"patience": 2.0} if UPDATES else {}
         player = stack.enter_context(Player({DEFAULT: fresh}, home, **patience))
-        if any(block.name == PLUGINS for block in recorded):
+        if any(block.plugins for block in recorded):
             others = stack.enter_context(serving_plugins(tmp_path / "other"))
             with_plugins = stack.enter_context(Player(others, home, **patience))
         for block in recorded:
-            happened = (with_plugins if block.name == PLUGINS else player).play(block)
+            happened = (with_plugins if block.plugins else player).play(block)
             if not UPDATES:
                 assert alike(happened) == alike(block.text), f"in {name}"
             elif alike(happened) != alike(block.text):

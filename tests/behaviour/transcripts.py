@@ -7,7 +7,9 @@ A fenced block tagged ``console`` is a terminal: lines after ``$ `` are shell co
 With a name behind the tag, ``console 1``, the terminal stays open at the end of the block, and the
 next block of that name goes on with it: it shows what has come meanwhile, and what is typed then.
 So blocks of two terminals stand in the order in which things happen. A block tagged ``console
-plugins`` is played against the three servers of the scripts, with their sample plugins.
+plugins``, or ``console plugins 1``, is played against the three servers of the scripts, with their
+sample plugins. There, lines such as ``# the global server is stopped`` and ``# the global server is
+started again`` do so.
 """
 
 from __future__ import annotations
@@ -19,15 +21,13 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from terminal import PATIENCE, ROOT, Terminal, cli
 
 PROMPT = re.compile(r"\[tega: \d+\](?: |$)")
-#: The name of the blocks that are played against servers with plugins.
-PLUGINS = "plugins"
 #: The port that documents give for a server where they give none.
 DEFAULT = 8739
 #: What is typed to interrupt a program, as the terminal shows it.
@@ -36,6 +36,8 @@ INTERRUPT = "^C"
 #: A prompt, or a program that goes on until it is interrupted.
 _AT_TERMINAL = re.compile(r"\./scripts/cli((?: -s| -[tp] \S+)*(?: watch .*)?)$")
 _PORT = re.compile(r"(-p |127\.0\.0\.1:)(\d+)")
+#: A stage direction.
+_STAGED = re.compile(r"# the (\S+) server is (stopped|started again)")
 _WITH_VALUE = ("put", "pute", "pub")
 #: Wide enough that no line is wrapped.
 _COLUMNS = 1000
@@ -51,23 +53,34 @@ _VARYING = [
 
 
 class Block(NamedTuple):
-    """A block of a document; `name` is that of its terminal, empty for one of its own."""
+    """A block of a document.
+
+    :ivar name: that of its terminal, empty for one of its own
+    :ivar plugins: whether it is played against servers with plugins
+    """
 
     name: str
     text: str
+    plugins: bool = False
 
 
 class Server(NamedTuple):
-    """Where a server is."""
+    """Where a server is, and what makes it stop and start again."""
 
+    tega_id: str
     port: int
     directory: Path
+    stop: Callable[[], None]
+    start: Callable[[], None]
 
 
 def blocks(document: Path) -> list[Block]:
     """The console blocks of a document."""
-    pattern = r"^```console *(\w*)\n(.*?)^```$"
-    return [Block(*found) for found in re.findall(pattern, document.read_text(), re.M | re.S)]
+    pattern = r"^```console( plugins)? *(\w*)\n(.*?)^```$"
+    return [
+        Block(name, text, bool(plugins))
+        for plugins, name, text in re.findall(pattern, document.read_text(), re.M | re.S)
+    ]
 
 
 def programs(document: Path) -> list[str]:
@@ -115,6 +128,9 @@ class Player:
         for command, lines in _commands(block.text):
             if command is None:
                 shown.append(self._go_on(block.name, lines))
+            elif staged := _STAGED.match(command):
+                self._stage(*staged.groups())
+                shown.append(f"{command}\n")
             elif at_terminal := _AT_TERMINAL.match(command):
                 arguments = shlex.split(self._ported(at_terminal[1]))
                 self._open[block.name] = self._start(arguments)
@@ -122,6 +138,13 @@ class Player:
             else:
                 shown.append(f"$ {command}\n{self._shell(command)}")
         return "".join(shown)
+
+    def _stage(self, tega_id: str, what: str) -> None:
+        (server,) = [one for one in self._servers.values() if one.tega_id == tega_id]
+        if what == "stopped":
+            server.stop()
+        else:
+            server.start()
 
     def _ported(self, command: str) -> str:
         """The command with the ports that the servers have."""
@@ -167,6 +190,8 @@ class Player:
             env=environment, timeout=PATIENCE, check=False,
         )
         output = done.stdout.replace(logdir, "scripts/var")
+        for shown, server in self._servers.items():
+            output = output.replace(f"127.0.0.1:{server.port} ", f"127.0.0.1:{shown} ")
         return output if output.endswith("\n") or not output else output + "\n"
 
 
@@ -209,16 +234,19 @@ def _text(lines: list[str]) -> str:
 
 
 def _commands(text: str) -> Iterator[tuple[str | None, list[str]]]:
-    """The shell commands of a block, each with the lines after it; None: what comes before one."""
+    """The shell commands and stage directions of a block, each with the lines after it.
+
+    None stands for what comes before the first one.
+    """
     command: str | None = None
     lines: list[str] = []
     for line in text.splitlines():
-        if not line.startswith("$ "):
+        if not line.startswith("$ ") and not _STAGED.match(line):
             lines.append(line)
             continue
         if command is not None or lines:
             yield command, lines
-        command, lines = line[2:], []
+        command, lines = line.removeprefix("$ "), []
     yield command, lines
 
 

@@ -104,6 +104,11 @@ class RealServer:
                 return
         raise AssertionError(f"{self.tega_id} does not start: {self.said[-2000:]}")
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """End at once, as a crash does."""
         self._end(signal.SIGKILL)
@@ -231,6 +236,41 @@ def running(*servers: RealServer) -> Iterator[None]:
         assert "Traceback" not in server.said, server.said
         assert " a bug" not in server.said, server.said
         assert logtool.main(["verify", str(server.directory / "log")]) == 0
+
+
+class Three:
+    """A global server g, and two local ones."""
+
+    def __init__(self, directory: Path) -> None:
+        self.g = RealServer(directory / "g", "g")
+        self.g.start()
+        up = self.g.address
+        self.a = RealServer(directory / "a", "a", up, ("config-a", "shared"), ("op-a",))
+        self.b = RealServer(directory / "b", "b", up, ("config-b", "shared"), ("op-b",))
+        self.all = [self.g, self.a, self.b]
+
+    def settle(self) -> None:
+        """Wait until both are connected, and have all that they follow."""
+        for local in (self.a, self.b):
+            until(local.is_up, what=f"{local.tega_id} is connected")
+
+    def agree(self) -> None:
+        """Wait until all followers have what their leaders have."""
+        for root, leader, *followers in self.followed():
+            follows(root, leader, *followers)
+
+    def followed(self) -> list[tuple[str, RealServer, RealServer] | Any]:
+        g, a, b = self.all
+        return [
+            ("shared", g, a, b), ("config-a", g, a), ("config-b", g, b), ("op-a", a, g),
+            ("op-b", b, g),
+        ]  # fmt: skip
+
+    def first_puts(self) -> None:
+        """Something in each root that is followed."""
+        for root, leader, *_ in self.followed():
+            leader.put(f"/{root}/first/", 0)
+        self.agree()
 
 
 class Writer(threading.Thread):

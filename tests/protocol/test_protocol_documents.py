@@ -18,10 +18,10 @@ PAGE = "doc/message-format.md"
 TEXT = (ROOT / PAGE).read_text(encoding="utf-8")
 COMMANDS = {kind.command for kind in protocol.Message.__args__}
 
-#: Codes of errors that come by HTTP alone, or when a server starts.
+#: Codes of errors that come by HTTP alone, when a server starts, or in its log.
 ELSEWHERE = {
     "forbidden", "method_not_allowed", "no_such_command", "no_such_transaction", "too_large",
-    "url_too_long", "log", "corrupt", "locked",
+    "url_too_long", "log", "corrupt", "locked", "diverged",
 }  # fmt: skip
 #: Codes that are no refusals.
 TOLD = {"gone", "behind", "taken_over"}
@@ -135,6 +135,7 @@ def test_every_close_code_is_described() -> None:
     ("limit", "value", "said"),
     [
         ("message from a client", websocket._MORE, "64 KiB"),
+        ("message from a server", websocket._MAX_PEER, "256 MiB"),
         ("payload", frames._CONTROL, "125 bytes"),
         ("key in a path", paths.MAX_KEY, "255 bytes"),
         ("transaction id", paths.MAX_TXID, "255 characters"),

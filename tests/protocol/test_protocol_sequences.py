@@ -176,6 +176,7 @@ EXAMPLES = {
     "REQUEST": "REQUEST 1 RPC cli-2 a\n{}",
     "RESPONSE": "RESPONSE 1 RPC cli-2\n1",
     "ERROR": 'ERROR refused\n{"message":"no"}',
+    "PEER": "PEER applied\n{}",
 }
 
 

@@ -48,7 +48,7 @@ def message_of(means: dict[str, Any]) -> protocol.Message:
         for kind in (
             protocol.Session, protocol.SessionAck, protocol.Subscribe, protocol.Unsubscribe,
             protocol.Publish, protocol.PubSubMessage, protocol.Notify, protocol.Rollback,
-            protocol.Request, protocol.Response, protocol.Error,
+            protocol.Request, protocol.Response, protocol.Error, protocol.Peer,
         )
     }  # fmt: skip
     given = {name: value for name, value in means.items() if name != "command"}

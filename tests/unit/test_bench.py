@@ -573,6 +573,7 @@ def test_every_family_runs(name: str, tmp_path: Path) -> None:
         subscribers=3,
         subscriptions=20,
         sessions=20,
+        locals=6,
     )
     bench = Bench(tmp_path, sizes, peers=[], quiet=True)
     results = cli.measure(bench, [name])

@@ -275,7 +275,19 @@ def test_the_document_shows_a_segment_that_reads() -> None:
 
 
 def test_the_document_shows_a_snapshot_that_reads() -> None:
-    (found,) = re.findall(r"```text\n(\? [1-9].*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
+    (found,) = re.findall(r"```text\n(\? 3\n.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
     *_, last = segments.commits(example())
     state = snapshot.read(record.read_one(str(found).encode(), 0), Settings().maxlen)
     assert state.seq == last.seq
+
+
+def test_the_document_shows_how_a_root_is_followed() -> None:
+    (found,) = re.findall(r"```text\n(\? 1\n.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
+    state = State("5d02")
+    leaders = []
+    for logged in record.read(str(found).encode()):
+        state = record.apply(state, logged, Settings().maxlen)
+        lead = state.following.get("ip-local1")
+        leaders.append(None if lead is None else lead.leader)
+    assert leaders == ["", "global", "global", None]
+    assert state.roots["ip-local1"].version == 1
