@@ -366,6 +366,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     idb.use(database)
     try:
         asyncio.run(run(settings, database, sys.stdout))
+    except TegaError as error:
+        print(f"tega-server: {error}", file=sys.stderr)
+        return 1
     except OSError as error:
         print(
             f"tega-server: cannot listen on {settings.address}:{settings.port}: {error}. Choose "

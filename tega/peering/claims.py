@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from tega.database import Database, Pending
-from tega.errors import LedElsewhere, Malformed, NotFound, Refused, TegaError
-from tega.paths import check_tega_id, dotted
+from tega.errors import LedElsewhere, NotFound, Refused, TegaError
+from tega.paths import dotted
 from tega.peering.link import Link
 from tega.peering.replica import Submit
 from tega.store.commit import Follow
@@ -54,23 +53,17 @@ class Claims:
             # Another leader may be a local server of this one, for which it stands in.
             if name in following and not following[name].leader:
                 raise LedElsewhere(
-                    f"{dotted((name,))} was to be led by the global server so far: release it "
-                    f"first (tega-cli release {name}), then lead it here",
+                    f"{dotted((name,))} was to be led by the global server so far: start without "
+                    f"it in --operational, then 'tega-cli release {name}', then start as now",
                     root=name,
                 )
         for name in self._config:
             if name not in following:
                 self._enter(Follow(name, Lead(), self._database.tega_id))
 
-    def judged(self, link: Link, given: Any) -> dict[str, str | None]:
-        """Of each root that a local server claims why it does not get it, or None.
-
-        :param given: the leader of each
-        :raises Malformed: where that is none
-        """
-        if type(given) is not dict:
-            raise Malformed("lead: the leader of each root")
-        return {name: self._judge(link, name, check_tega_id(given[name])) for name in given}
+    def judged(self, link: Link, leaders: dict[str, str]) -> dict[str, str | None]:
+        """Of each root that a local server claims why it does not get it, or None."""
+        return {name: self._judge(link, name, leader) for name, leader in leaders.items()}
 
     def _judge(self, link: Link, name: str, leader: str) -> str | None:
         own = self._database.tega_id
@@ -90,18 +83,12 @@ class Claims:
             self._enter(Follow(name, Lead(leader), own))
         return None
 
-    def refused_by(self, link: Link, given: Any) -> None:
-        """The global server does not let this one lead some roots.
-
-        :param given: the reason for each
-        :raises Malformed: where that is none
-        """
-        if type(given) is not dict:
-            raise Malformed("refused: a reason for each root")
-        for name, reason in given.items():
+    def refused_by(self, link: Link, reasons: dict[str, str]) -> None:
+        """The global server does not let this one lead some roots."""
+        for name, reason in reasons.items():
             if self.refused.get(name) != reason:
                 log.warning("%s does not follow %s: %s", link.peer, dotted((name,)), reason)
-        self.refused = {name: str(reason) for name, reason in given.items()}
+        self.refused = reasons
 
     def release(self, name: str) -> Later:
         """Lead a root here from now on, whose leader is gone for good.

@@ -6,14 +6,14 @@ A commit goes over with the very records that the log has, so that both ends has
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from tega import strictjson
-from tega.errors import BY_CODE, Internal, Malformed, TegaError
+from tega.errors import BY_CODE, Internal, Malformed, NotFound, Refused, TegaError
 from tega.log.record import Logged
-from tega.paths import Path, check_tega_id, dotted, parse, wire
+from tega.paths import Path, check_key, check_tega_id, dotted, parse, wire
 from tega.protocol import Peer
 from tega.store import encode
 from tega.store.commit import (
@@ -28,6 +28,8 @@ from tega.store.commit import (
 )
 from tega.store.node import freeze
 from tega.store.overlay import Laid
+
+T = TypeVar("T")
 
 #: The depth of what a leader has taken is not judged again: its limit may be another one.
 _DEEP = 1 << 20
@@ -80,6 +82,46 @@ class _Request(msgspec.Struct):
     rollback: tuple[str, int] | None = None
 
 
+class Offer(msgspec.Struct):
+    """What a local server says in REQUEST SYNC.
+
+    :ivar follow: what it has of the roots that it follows
+    :ivar lead: the leader of each root that it wants to be followed
+    :ivar sessions: of its sessions those that may have ephemeral nodes at the other end
+    :ivar functions: path and owner of each function
+    :ivar channels: what is subscribed to in global scope, each with whether it is a pattern
+    """
+
+    follow: dict[str, Have | None] = {}
+    lead: dict[str, str] = {}
+    sessions: list[str] = []
+    functions: list[tuple[str, str]] = []
+    channels: list[tuple[str, bool]] = []
+
+
+class Taken(msgspec.Struct):
+    """What the global server answers.
+
+    :ivar above: itself, its own global server, and so on
+    :ivar have: what it has of the roots that the local one leads
+    :ivar refused: why it does not follow others of them
+    :ivar sessions: as in `Offer`
+    """
+
+    above: list[str]
+    have: dict[str, Have | None] = {}
+    refused: dict[str, str] = {}
+    sessions: list[str] = []
+
+
+class _Functions(msgspec.Struct):
+    functions: list[tuple[str, str]]
+
+
+class _Ids(msgspec.Struct):
+    tega_ids: list[str]
+
+
 class Barrier(msgspec.Struct):
     """A question: how far is a root?"""
 
@@ -110,18 +152,21 @@ class Chunk(msgspec.Struct, omit_defaults=True):
     """A piece of the text of a root that is sent whole: the lines that the log would have.
 
     :ivar lead: who leads it, its life, and its sequence number there
-    :ivar known: whether what the other end has is known to be its past, so that nothing is lost
     """
 
     root: str
     lead: tuple[str, str, int]
     text: str = ""
     last: bool = False
-    known: bool = False
 
 
 _commit = msgspec.json.Decoder(_Commit)
 _overlaid = msgspec.json.Decoder(Overlaid)
+_offer = msgspec.json.Decoder(Offer)
+_taken = msgspec.json.Decoder(Taken)
+_applied = msgspec.json.Decoder(dict[str, dict[str, int]])
+_functions = msgspec.json.Decoder(_Functions)
+_ids = msgspec.json.Decoder(_Ids)
 _barrier = msgspec.json.Decoder(Barrier)
 _chunk = msgspec.json.Decoder(Chunk)
 
@@ -142,15 +187,66 @@ def object_in(body: bytes) -> dict[str, Any]:
     return value
 
 
-def haves(given: Any) -> dict[str, Have | None]:
-    """What another server says it has, by root.
+def read_offer(body: bytes) -> Offer:
+    """The body of a REQUEST SYNC.
 
-    :raises Malformed: for anything else
+    :raises Malformed: where it is none
     """
+    offer = _read(_offer, body, "REQUEST SYNC")
+    for name in (*offer.follow, *offer.lead):
+        check_key(name)
+    for tega_id in (*offer.lead.values(), *offer.sessions):
+        check_tega_id(tega_id)
+    return offer
+
+
+def read_taken(body: bytes) -> Taken:
+    """The answer to a REQUEST SYNC.
+
+    :raises Malformed: where it is none
+    """
+    taken = _read(_taken, body, "RESPONSE SYNC")
+    for name in (*taken.have, *taken.refused):
+        check_key(name)
+    for tega_id in (*taken.above, *taken.sessions):
+        check_tega_id(tega_id)
+    return taken
+
+
+def read_applied(body: bytes) -> dict[str, dict[str, int]]:
+    """How far servers are: versions by root and tega id.
+
+    :raises Malformed: where it is nothing of the kind
+    """
+    return _read(_applied, body, "PEER applied")
+
+
+def read_functions(body: bytes) -> dict[Path, str]:
+    """The functions that a server offers: path and owner.
+
+    :raises Malformed: where that is no list of them
+    """
+    return functions_in(_read(_functions, body, "PEER functions").functions)
+
+
+def functions_in(given: list[tuple[str, str]]) -> dict[Path, str]:
+    """Functions, as they are sent."""
+    return {parse(path): check_tega_id(owner) for path, owner in given}
+
+
+def read_ids(body: bytes) -> list[str]:
+    """Tega ids.
+
+    :raises Malformed: where it is nothing of the kind
+    """
+    return [check_tega_id(one) for one in _read(_ids, body, "PEER").tega_ids]
+
+
+def _read(decoder: msgspec.json.Decoder[T], body: bytes, what: str) -> T:
     try:
-        return msgspec.convert(given, dict[str, Have | None])
-    except msgspec.ValidationError as error:
-        raise Malformed(f"what a server has of roots: {error}") from None
+        return decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise Malformed(f"{what}: {error}") from None
 
 
 # -- commits --------------------------------------------------------------------------------------
@@ -233,10 +329,7 @@ def read_commit(body: bytes) -> tuple[Replicated, int]:
     """
     # Also for what no JSON decoder of a struct refuses, such as a key given twice.
     strictjson.loads(body)
-    try:
-        given = _commit.decode(body)
-    except msgspec.DecodeError as error:
-        raise Malformed(f"a commit: {error}") from None
+    given = _read(_commit, body, "PEER commit")
     changes: list[Operation] = []
     for one in given.changes:
         path = parse(one.path)
@@ -280,10 +373,7 @@ def read_overlay(body: bytes) -> Overlaid:
 
     :raises Malformed: where it is nothing of the kind
     """
-    try:
-        return _overlaid.decode(body)
-    except msgspec.DecodeError as error:
-        raise Malformed(f"ephemeral nodes: {error}") from None
+    return _read(_overlaid, body, "PEER overlay")
 
 
 def chunk_of(chunk: Chunk) -> Peer:
@@ -296,10 +386,9 @@ def read_chunk(body: bytes) -> Chunk:
 
     :raises Malformed: where it is none
     """
-    try:
-        return _chunk.decode(body)
-    except msgspec.DecodeError as error:
-        raise Malformed(f"a piece of a root: {error}") from None
+    chunk = _read(_chunk, body, "PEER root")
+    check_tega_id(chunk.lead[0])
+    return chunk
 
 
 # -- requests -------------------------------------------------------------------------------------
@@ -360,7 +449,11 @@ def error_in(body: bytes, where: str) -> TegaError:
     """
     given = object_in(body)
     kind = BY_CODE.get(str(given.pop("code", "")), Internal)
-    error = kind(str(given.pop("message", f"{where} refused it")))
+    message = str(given.pop("message", f"{where} refused it"))
+    if not issubclass(kind, Refused | Malformed | NotFound):
+        # It is about that server, not about this one.
+        message = f"{where} says: {message}"
+    error = kind(message)
     error.details.update(given)
     return error
 

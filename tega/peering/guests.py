@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from tega.database import Database
-from tega.errors import Malformed, NoSession
-from tega.paths import check_tega_id
+from tega.errors import NoSession
 from tega.peering.link import Link
 from tega.store.commit import Put, Rollback, Transaction
 
@@ -39,14 +37,9 @@ class Guests:
             self._here.setdefault(peer, set()).add(owner)
             self._database.join(owner, peer)
 
-    def are(self, peer: str, given: Any) -> None:
-        """A peer says which of its sessions with ephemeral nodes here are live.
-
-        :raises Malformed: where it does not
-        """
-        if type(given) is not list:
-            raise Malformed("sessions: a list of tega ids")
-        live = {check_tega_id(one) for one in given}
+    def are(self, peer: str, tega_ids: Iterable[str]) -> None:
+        """A peer says which of its sessions with ephemeral nodes here are live."""
+        live = set(tega_ids)
         for tega_id in sorted(live):
             self._here.setdefault(peer, set()).add(tega_id)
             self._database.join(tega_id, peer)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from tega import strictjson
-from tega.errors import Malformed, OutcomeUnknown, TegaError
+from tega.errors import Malformed, NotUnderstood, OutcomeUnknown, TegaError
 from tega.paths import Path, check_tega_id, dotted, parse, wire
 from tega.peering import codec
-from tega.peering.codec import peer
+from tega.peering.codec import Offer, Taken, peer
 from tega.peering.replica import Replica
 from tega.peering.source import MAX_BACKLOG, Source
 from tega.peering.wire import Wire
@@ -51,13 +51,13 @@ class Desk(Protocol):
     def make_replica(self, link: Link) -> Replica:
         """What takes in what the other end leads."""
 
-    def offers(self, link: Link) -> dict[str, Any]:
+    def offers(self, link: Link) -> Offer:
         """The body of a REQUEST SYNC upwards."""
 
-    def asked(self, link: Link, body: dict[str, Any]) -> dict[str, Any]:
+    def asked(self, link: Link, offer: Offer) -> Taken:
         """The other end has said what it has, leads and offers; the answer to that."""
 
-    def answered(self, link: Link, body: dict[str, Any]) -> None:
+    def answered(self, link: Link, taken: Taken) -> None:
         """It has answered what this end has said."""
 
     def commit(self, link: Link, request: Transaction | Rollback) -> Later:
@@ -75,7 +75,7 @@ class Desk(Protocol):
     def left(self, link: Link, tega_ids: list[str]) -> None:
         """Sessions have ended there that have ephemeral nodes here."""
 
-    def set_above(self, link: Link, tega_ids: Any) -> None:
+    def set_above(self, link: Link, tega_ids: list[str]) -> None:
         """The global server says who is above: itself, and its own global servers."""
 
     def passed(self, link: Link, name: str, versions: dict[str, int]) -> None:
@@ -155,8 +155,7 @@ class Link:
             if self.over:
                 return
             try:
-                given = codec.object_in(_bytes(answer))
-                self._desk.answered(self, given)
+                self._desk.answered(self, codec.read_taken(_bytes(answer)))
                 self.synced = True
             except TegaError as error:
                 log.warning("%s does not take what is led here: %s", self.peer, error)
@@ -213,7 +212,10 @@ class Link:
             return
         self._last_taken = message.seq_no
         try:
-            answer = _REQUESTS[message.type](self, message)
+            handler = _REQUESTS.get(message.type)
+            if handler is None:
+                raise NotUnderstood(f"REQUEST {message.type}: servers ask each other no such thing")
+            answer = handler(self, message)
         except TegaError as error:
             answer = Later()
             answer.resolve(error=error)
@@ -235,7 +237,7 @@ class Link:
             raise Malformed("SYNC goes from a local server to its global one")
         answer = Later()
         self.synced = True
-        answer.resolve(strictjson.dumps(self._desk.asked(self, codec.object_in(message.body))))
+        answer.resolve(strictjson.dumps(self._desk.asked(self, codec.read_offer(message.body))))
         return answer
 
     def _transact(self, message: Request) -> Later:
@@ -287,24 +289,19 @@ class Link:
         self.replica.chunk(body)
 
     def _take_above(self, body: bytes) -> None:
-        self._desk.set_above(self, codec.object_in(body).get("tega_ids"))
+        self._desk.set_above(self, codec.read_ids(body))
 
     def _take_applied(self, body: bytes) -> None:
-        for name, versions in codec.object_in(body).items():
-            if type(versions) is not dict:
-                raise Malformed("applied: versions by tega id")
+        for name, versions in codec.read_applied(body).items():
             self.applied.setdefault(name, {}).update(versions)
             # Upwards it is of interest too: whoever leads the root may be there.
             self._desk.passed(self, name, versions)
 
     def _take_left(self, body: bytes) -> None:
-        gone = codec.object_in(body).get("tega_ids")
-        if type(gone) is not list:
-            raise Malformed("left: a list of tega ids")
-        self._desk.left(self, [check_tega_id(str(one)) for one in gone])
+        self._desk.left(self, codec.read_ids(body))
 
     def _take_functions(self, body: bytes) -> None:
-        self.functions = functions_in(codec.object_in(body).get("functions"))
+        self.functions = codec.read_functions(body)
         self._desk.offered(self)
 
     def _take_message(self, body: bytes) -> None:
@@ -376,21 +373,6 @@ class Link:
         for answer in waiting.values():
             answer.resolve(error=lost)
         self._desk.gone(self)
-
-
-def functions_in(given: Any) -> dict[Path, str]:
-    """The functions that a server offers.
-
-    :raises Malformed: where that is no list of paths and owners
-    """
-    if type(given) is not list:
-        raise Malformed("functions: a list of [path, owner]")
-    found = {}
-    for one in given:
-        if type(one) is not list or len(one) != 2 or {type(text) for text in one} != {str}:
-            raise Malformed("functions: a list of [path, owner]")
-        found[parse(one[0])] = check_tega_id(one[1])
-    return found
 
 
 def written(functions: dict[Path, str]) -> list[tuple[str, str]]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from tega import strictjson
 from tega.database import Database, Pending
-from tega.errors import Malformed, NotFound, Refused, TegaError
-from tega.paths import Path, check_tega_id, dotted
+from tega.errors import NotFound, Refused, TegaError
+from tega.paths import Path, dotted
 from tega.peering import codec
 from tega.peering.claims import Claims
+from tega.peering.codec import Offer, Taken
 from tega.peering.guests import Guests
-from tega.peering.link import Link, functions_in, written
+from tega.peering.link import Link, written
 from tega.peering.replica import Aside, Replica, Submit
 from tega.peering.routing import Routing
 from tega.peering.source import Source, have_of
@@ -84,7 +85,7 @@ class Peers:
         self._life = database.state.life
         self._changed: list[asyncio.Future[None]] = []
         self.writes = Writes(database, self.upstream, self.guests.hold, self._why_away)
-        self.routing = Routing(database, lambda: self._down.values(), lambda: self.up)
+        self.routing = Routing(database, lambda: self._down.values(), lambda: self.up, where)
         self.hub.committed = self._committed
         self.hub.relay = lambda publication: self.hub.run(lambda: self._relay(publication))
         self.hub.wanted = lambda *wanted: self.hub.run(lambda: self._wanted(*wanted))
@@ -127,6 +128,11 @@ class Peers:
 
     def _why_away(self, name: str) -> str:
         leader = self._database.staged.following[name].leader
+        if any(link.peer == leader for link in self.links()):
+            return (
+                f"{leader} leads it, and this server is not set to follow it: put it into "
+                "--config, or release it"
+            )
         if name in self.config and self.where is not None:
             return f"its leader {leader or ''} is away: {self.where} is not connected".replace(
                 "  ", " "
@@ -196,71 +202,60 @@ class Peers:
 
     # -- beginning ------------------------------------------------------------------------------
 
-    def offers(self, link: Link) -> dict[str, Any]:
+    def offers(self, link: Link) -> Offer:
         staged = self._database.staged
         link.replica.start(self.config)
         offered = self.routing.offered()
         self.routing.told(offered)
-        leads = {name: staged.following.get(name) for name in self._claimed()}
-        return {
-            "follow": {name: have_of(staged, name) for name in self.config},
-            "lead": {n: self.tega_id if lead is None else lead.leader for n, lead in leads.items()},
-            "sessions": self.guests.held_at(link.peer),
-            "functions": written(offered),
-            "channels": self.hub.in_global_scope(),
-        }
+        # Of one that a local server leads, this one stands in for that.
+        leads = {name: staged.following.get(name) for name in self.operational}
+        return Offer(
+            {name: have_of(staged, name) for name in self.config},
+            {n: self.tega_id if lead is None else lead.leader for n, lead in leads.items()},
+            self.guests.held_at(link.peer),
+            written(offered),
+            self.hub.in_global_scope(),
+        )
 
-    def _claimed(self) -> list[str]:
-        """The roots that the global server is to follow: those led here or below."""
-        return list(self.operational)
-
-    def asked(self, link: Link, body: dict[str, Any]) -> dict[str, Any]:
-        """A local server says what it has, leads and offers.
-
-        :raises Malformed: where it cannot be read
-        """
-        leads, refused = self.claims.judged(link, body.get("lead", {})), {}
-        accepted = []
-        for name, reason in leads.items():
-            if reason is None:
-                accepted.append(name)
-            else:
-                refused[name] = reason
-                log.warning("%s does not get to lead %s: %s", link.peer, dotted((name,)), reason)
+    def asked(self, link: Link, offer: Offer) -> Taken:
+        """A local server says what it has, leads and offers."""
+        judged = self.claims.judged(link, offer.lead)
+        accepted = [name for name, reason in judged.items() if reason is None]
+        refused = {name: reason for name, reason in judged.items() if reason is not None}
+        for name, reason in refused.items():
+            log.warning("%s does not get to lead %s: %s", link.peer, dotted((name,)), reason)
         staged = self._database.staged
-        link.functions = functions_in(body.get("functions", []))
-        self._subscribe(link, body.get("channels", []))
-        self.guests.are(link.peer, body.get("sessions", []))
+        link.functions = codec.functions_in(offer.functions)
+        self.hub.unsubscribe_all(link.ear)
+        for text, regex in offer.channels:
+            self.hub.subscribe(link.ear, text, SCOPE.GLOBAL, regex)
+        self.guests.are(link.peer, offer.sessions)
         link.replica.start(accepted)
         self._back(link)
-        link.source.start(codec.haves(body.get("follow", {})))
+        link.source.start(offer.follow)
         self.routing.tell()
         self._change()
-        return {
-            "above": [self.tega_id, *self.above],
-            "have": {name: have_of(staged, name) for name in accepted},
-            "refused": refused,
-            "sessions": self.guests.held_at(link.peer),
-        }
+        return Taken(
+            [self.tega_id, *self.above],
+            {name: have_of(staged, name) for name in accepted},
+            refused,
+            self.guests.held_at(link.peer),
+        )
 
-    def answered(self, link: Link, body: dict[str, Any]) -> None:
+    def answered(self, link: Link, taken: Taken) -> None:
         """The global server has what it says of the roots that are led here."""
-        self.set_above(link, body.get("above"))
-        self.guests.are(link.peer, body.get("sessions", []))
-        self.claims.refused_by(link, body.get("refused", {}))
+        self.set_above(link, taken.above)
+        self.guests.are(link.peer, taken.sessions)
+        self.claims.refused_by(link, taken.refused)
         self._back(link)
-        link.source.start(codec.haves(body.get("have", {})))
+        link.source.start(taken.have)
         self._change()
 
-    def set_above(self, link: Link, tega_ids: Any) -> None:
+    def set_above(self, link: Link, above: list[str]) -> None:
         """The global server says who is above.
 
-        :raises Malformed: where it does not
         :raises Refused: where this server is there
         """
-        if type(tega_ids) is not list:
-            raise Malformed("above: a list of tega ids")
-        above = [check_tega_id(one) for one in tega_ids]
         if self.tega_id in above:
             raise Refused(
                 f"a circle: this server would be its own global one, by way of {', '.join(above)}"
@@ -389,13 +384,6 @@ class Peers:
                 Subscribe(text, "global", regex) if begins else Unsubscribe(text, regex)
             )
 
-    def _subscribe(self, link: Link, given: Any) -> None:
-        if type(given) is not list:
-            raise Malformed("channels: a list of [path, regex]")
-        self.hub.unsubscribe_all(link.ear)
-        for text, regex in given:
-            self.hub.subscribe(link.ear, text, SCOPE.GLOBAL, regex)
-
     def call(self, link: Link, path: Path, body: bytes, caller: str, seconds: float) -> Later:
         return self._call(path, body, caller, seconds, link)
 
@@ -403,8 +391,10 @@ class Peers:
         self.routing.tell()
 
     def passed(self, link: Link, name: str, versions: dict[str, int]) -> None:
-        if self.up is not None and link is not self.up:
-            self.up.tell_applied(name, versions)
+        for other in self.links():
+            # Upwards, and to whoever leads it.
+            if other is not link and (other is self.up or name in other.replica.roots):
+                other.tell_applied(name, versions)
         self._change()
 
     # -- what is told of it all -----------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from tega import rpc, strictjson
 from tega.database import Database
-from tega.errors import CallTimeout, OutcomeUnknown, OwnerGone, TegaError
+from tega.errors import CallTimeout, OutcomeUnknown, OwnerGone, TegaError, Unavailable
 from tega.paths import Path, dotted, wire
 from tega.peering.link import Link
 from tega.store.history import State
@@ -31,10 +31,18 @@ class Routing:
 
     :param links: gives the local servers that are connected here, first come first
     :param up: gives the connection to the global server
+    :param where: that one, for people; None where there is none
     :ivar conflicts: functions that two local servers offer, for people
     """
 
-    def __init__(self, database: Database, links: Links, up: Callable[[], Link | None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        links: Links,
+        up: Callable[[], Link | None],
+        where: str | None = None,
+    ) -> None:
+        self._where = where
         self._database = database
         self._links = links
         self._up = up
@@ -109,6 +117,7 @@ class Routing:
 
         :param came: the link that the call came over: it does not go back there
         :returns: the result as JSON; None where nobody is known who may have it
+        :raises Unavailable: where the global server may, and is away
         """
         for link in self._links():
             if link is not came and path in link.functions:
@@ -116,6 +125,11 @@ class Routing:
         up = self._up()
         if up is not None and up is not came and up.synced:
             return self._ask(up, path, body, caller, seconds)
+        if self._where is not None and (up is None or not up.synced):
+            raise Unavailable(
+                f"no function at {dotted(path)} is known here, and the global server at "
+                f"{self._where}, which may know of one, is not connected"
+            )
         return None
 
     def _ask(self, link: Link, path: Path, body: bytes, caller: str, seconds: float) -> Later:

@@ -90,8 +90,8 @@ class Writes:
 
     def _leader_away(self, names: list[str]) -> LeaderAway:
         return LeaderAway(
-            f"{codec.describe(names)}: {self._away(names[0])}. Nothing was changed, and nothing is "
-            "queued: send it again once it is back",
+            f"{codec.describe(names)}: {self._away(names[0])}. Nothing is done, nor queued: ask "
+            "again once that has changed",
             root=names[0],
             leader=self._database.staged.following[names[0]].leader,
         )

@@ -15,6 +15,7 @@ from tega.errors import (
     Internal,
     Malformed,
     NoPeer,
+    NotUnderstood,
     OverLimit,
     OwnerGone,
     TegaError,
@@ -25,6 +26,7 @@ from tega.protocol import (
     Connection,
     Message,
     Notify,
+    Peer,
     Publish,
     Request,
     Response,
@@ -49,6 +51,9 @@ from tega.web.outbox import PING_FRAME, Outbox, Pieces
 from tega.web.sessions import NOT_OURS, TAKEN_OVER
 
 log = logging.getLogger(__name__)
+
+#: Most messages that may wait for that.
+_MAX_HELD: Final = 256
 
 #: A server whose tega id another one claims has so long to answer a ping, seconds.
 _PROBE: Final = 2.0
@@ -84,6 +89,8 @@ class ServerSession(Feed):
         self._last_call = 0
         self._unanswered = 0
         self._room: Future[None] | None = None
+        # What came while it is seen whether the tega id is free.
+        self._held: list[str] | None = None
         #: Where this is a connection of another server, its other half.
         self.link: Link | None = None
         context.sessions.add(self)
@@ -93,6 +100,11 @@ class ServerSession(Feed):
     def receive(self, text: str) -> None:
         """Take a message."""
         if self.over or self._context.sessions.ending:
+            return
+        if self._held is not None:
+            self._held.append(text)
+            if len(self._held) > _MAX_HELD:
+                self.close(NOT_OURS, "too much before the session began")
             return
         message: Message | None = None
         try:
@@ -151,6 +163,7 @@ class ServerSession(Feed):
             # without a word. The one that answers a ping stays.
             asked = self._loop.time()
             before.outbox.send(PING_FRAME)
+            self._held = []
             self._loop.call_later(_PROBE, self._begin_if_gone, message, before, asked)
         else:
             self._enter(message)
@@ -158,11 +171,14 @@ class ServerSession(Feed):
     def _begin_if_gone(self, message: Session, before: ServerSession, asked: float) -> None:
         if self.over:
             return
+        held, self._held = self._held or [], None
         if before.over or before.heard <= asked:
             try:
                 self._enter(message)
             except TegaError as error:
                 self.refuse(error)
+            for text in held:
+                self.receive(text)
             return
         text = f"two servers have the tega id {message.tega_id}"
         log.error("%s: the newer one is refused", text)
@@ -238,6 +254,9 @@ class ServerSession(Feed):
             raise NoPeer(
                 f"{message.type} is for servers among themselves, which have the scope global"
             )
+
+    def _from_no_peer(self, message: Peer) -> None:
+        raise NotUnderstood("PEER is for servers among themselves, after REQUEST SYNC")
 
     def _from_peer(self, message: Message) -> None:
         assert self.link is not None
@@ -420,4 +439,5 @@ _HANDLERS: Final[dict[type, Callable[[ServerSession, Any], None]]] = {
     Rollback: ServerSession._roll_back,
     Request: ServerSession._request,
     Response: ServerSession._response,
+    Peer: ServerSession._from_no_peer,
 }

@@ -356,7 +356,7 @@ class World:
         self.calls[number] = self.simulation.loop.time(), server.name
         try:
             server.call(parse(f"inv-{owner}.f"), number).then(answered)
-        except NotFound:
+        except (NotFound, Unavailable):
             del self.calls[number]
 
     def publish(self, server: Server) -> None:
