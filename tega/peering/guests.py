@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 
 from tega.database import Database
-from tega.errors import NoSession
+from tega.errors import NoSession, TegaError
+from tega.paths import dotted
 from tega.peering.link import Link
-from tega.store.commit import Put, Rollback, Transaction
+from tega.store.commit import Change, Put, Rollback, Transaction, make_put
+from tega.store.node import thaw
+from tega.web.http import Later
+
+log = logging.getLogger(__name__)
 
 
 class Guests:
@@ -15,6 +21,7 @@ class Guests:
 
     :param leave: ends the session that a tega id had at a peer
     :param links: gives the connected peers
+    :param submit: commits something where it has to be
     """
 
     def __init__(
@@ -22,7 +29,9 @@ class Guests:
         database: Database,
         leave: Callable[[str, str], None],
         links: Callable[[], Iterable[Link]],
+        submit: Callable[[Transaction], Later],
     ) -> None:
+        self._submit = submit
         self._database = database
         self._leave = leave
         self._links = links
@@ -85,6 +94,28 @@ class Guests:
             if tega_id in there:
                 there.discard(tega_id)
                 link.tell_left(tega_id)
+
+
+    def put_again(self, dropped: Iterable[Change]) -> None:
+        """A leader has lost ephemeral nodes, in a restart: those of sessions that live return."""
+        for change in dropped:
+            owner = change.tega_id
+            if not self._database.is_live(owner):
+                continue
+            log.info("%s of %s is put again", dotted(change.path), owner)
+            value = thaw(change.content)
+            operation = make_put(change.path, value, None, owner, ephemeral=True)
+            try:
+                self._submit(Transaction((operation,), owner)).then(_tell_refusal)
+            except TegaError as error:
+                log.warning("%s of %s is lost: %s", dotted(change.path), owner, error)
+
+
+def _tell_refusal(done: Later) -> None:
+    try:
+        done.result()
+    except TegaError as error:
+        log.warning("an ephemeral node is lost: %s", error)
 
 
 def _owners(request: Transaction | Rollback) -> list[str]:

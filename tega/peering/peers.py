@@ -75,7 +75,7 @@ class Peers:
         #: The global server, its own one, and so on: this one must not be among them.
         self.above: list[str] = []
         self._down: dict[str, Link] = {}
-        self.guests = Guests(database, leave, self.links)
+        self.guests = Guests(database, leave, self.links, self.submit)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         #: Roots that are stale, and since when, by the event loop's clock.
         self.stale: dict[str, float] = {}
@@ -149,7 +149,13 @@ class Peers:
             self._change()
 
         return Replica(
-            self._database, link.peer, self._submit, self._aside, applied, link.again
+            self._database,
+            link.peer,
+            self._submit,
+            self._aside,
+            applied,
+            link.again,
+            self.guests.put_again,
         )
 
     def gone(self, link: Link) -> None:

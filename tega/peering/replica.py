@@ -18,7 +18,7 @@ from tega.log import roots
 from tega.log.roots import Record
 from tega.paths import dotted
 from tega.peering import codec
-from tega.store.commit import Adoption, Hide, Overlay, Request
+from tega.store.commit import Adoption, Change, Hide, Overlay, Request
 from tega.store.history import Lead, Root
 from tega.store.node import ABSENT
 from tega.web.http import Later
@@ -43,6 +43,7 @@ class Replica:
     :param submit: commits something, and calls back when it is settled
     :param applied: is called with the versions of roots that are durable here now
     :param lost: is called with a reason where what comes has no place here
+    :param dropped: is called with the ephemeral nodes that were here, and are not at the peer
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Replica:
         aside: Aside,
         applied: Callable[[dict[str, int]], None],
         lost: Callable[[str], None],
+        dropped: Callable[[list[Change]], None],
     ) -> None:
         self._database = database
         self._peer = peer
@@ -60,6 +62,7 @@ class Replica:
         self._aside = aside
         self._applied = applied
         self._lost = lost
+        self._dropped = dropped
         #: The newest version submitted of each root; None where what is here is not of its leader.
         self._position: dict[str, int] = {}
         self._texts: dict[str, list[str]] = {}
@@ -221,6 +224,8 @@ class Replica:
             else:
                 if whole is not None:
                     self.caught_up.add(whole)
+                    told = pending.commit.changes if pending.commit is not None else ()
+                    self._dropped([change for change in told if change.ope == "DELETE"])
                 self._durable(versions, at, pending.result().seq)
 
         self._submit(request, settled)

@@ -225,7 +225,8 @@ def running(*servers: RealServer) -> Iterator[None]:
             if not server.alive:
                 server.start()
         yield
-        for server in servers:
+        # Those that dial first.
+        for server in reversed(servers):
             if server.alive:
                 server.end()
     finally:

@@ -257,6 +257,28 @@ def test_ephemeral_nodes_go_when_their_server_does_not_come_back() -> None:
     world(work)
 
 
+def test_the_ephemeral_nodes_of_a_live_session_outlast_a_restart_of_the_leader() -> None:
+    async def work(w: World) -> None:
+        w.a.join("me")
+        await w.tx(w.a, make_put(parse("shared.me.x"), {"n": 1}, None, "me", ephemeral=True))
+        await w.put(w.g, "shared.other", 2)
+        await w.settle()
+        w.g.crash()
+        await w.settle(PATIENCE / 2)
+        w.g.start()
+        await w.settle(2 * PATIENCE)
+        assert same("shared", w.g, w.a, w.b)
+        assert w.b.database.find(parse("shared.me.x")).ephemeral
+        assert value(w.g, "shared.me.x") == {"n": 1}
+        w.a.leave("me")
+        await w.settle()
+        assert same("shared", w.g, w.a, w.b)
+        for server in w.all:
+            assert not server.database.state.ephemerals
+
+    world(work)
+
+
 class Ear(Watcher):
     def __init__(self, tega_id: str) -> None:
         super().__init__(tega_id)

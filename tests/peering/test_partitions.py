@@ -118,7 +118,7 @@ def test_both_sides_go_on_and_find_together_again(
             follows(root, first, *others)
             check_written(first, root, [one for one in writers if one.root == root])
         until(lambda: {server.health()["status"] for server in servers.all} == {"ok"})
-        for server in servers.all:
+        for server in reversed(servers.all):
             server.end()
         logs_agree("shared", *servers.all)
         logs_agree("config-a", g, a)
@@ -163,7 +163,7 @@ def test_a_connection_that_comes_and_goes(tmp_path: Path, how: str) -> None:
         follows("op-a", a, g)
         check_written(g, "shared", writers[:3])
         check_written(a, "op-a", writers[3:])
-        for server in servers.all:
+        for server in reversed(servers.all):
             server.end()
         logs_agree("shared", *servers.all)
         logs_agree("op-a", a, g)

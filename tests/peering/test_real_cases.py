@@ -148,8 +148,8 @@ def test_a_frozen_server(tmp_path: Path, victim: str, seconds: float) -> None:
         follows("op", a, g)
         check_written(g, "config", writers[:2])
         check_written(a, "op", writers[2:])
-        g.end()
         a.end()
+        g.end()
         logs_agree("config", g, a)
         logs_agree("op", a, g)
 
@@ -176,7 +176,7 @@ def test_a_chain_of_servers_of_which_one_is_killed(tmp_path: Path, victim: str) 
         for root, (leader, *followers) in led.items():
             follows(root, leader, *followers)
             check_written(leader, root, [one for one in writers if one.root == root])
-        for server in (g, m, a):
+        for server in (a, m, g):
             server.end()
         for root, servers in led.items():
             logs_agree(root, *servers)

@@ -177,7 +177,7 @@ def test_killed_while_clients_write_on_both_sides(
     assert sum(one.unknown for one in writers) > 0
     for root, leader in leaders.items():
         check_written(leader, root, [one for one in writers if one.root == root])
-    for server in three.all:
+    for server in reversed(three.all):
         server.end()
     for root, *servers in (("shared", g, a, b), ("op-a", a, g), ("config-a", g, a)):
         logs_agree(root, *servers)
