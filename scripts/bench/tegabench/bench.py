@@ -50,6 +50,8 @@ class Sizes:
     subscriptions: int = 10_000
     #: That say nothing.
     sessions: int = 5000
+    #: Local servers of one global server.
+    locals: int = 200
 
 
 QUICK = Sizes(
@@ -59,6 +61,7 @@ QUICK = Sizes(
     commits=5_000,
     subscriptions=2000,
     sessions=1000,
+    locals=40,
 )
 
 

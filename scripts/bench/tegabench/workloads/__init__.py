@@ -15,6 +15,7 @@ from tegabench.workloads import (
     embedded,
     memory,
     notify,
+    peers,
     rates,
     restart,
     rpc,
@@ -37,4 +38,5 @@ FAMILIES: Mapping[str, Callable[[Bench], Iterator[Workload]]] = {
     "rpc": rpc.rpc,
     "subscriptions": sessions.subscriptions,
     "sessions": sessions.sessions,
+    "peers": peers.peers,
 }
