@@ -187,13 +187,16 @@ class Database:
 
     def commits_after(self, root: str, version: int) -> Iterator[Logged]:
         """The commits that made later versions of a root, oldest first, as far as they are kept."""
-        return self.history({root: version})
+        return (logged for logged in self.history({root: version}) if logged is not None)
 
-    def history(self, versions: Mapping[str, int]) -> Iterator[Logged]:
-        """As `commits_after`, for several roots: those after the version given of each."""
+    def history(self, versions: Mapping[str, int]) -> Iterator[Logged | None]:
+        """As `commits_after`, for several roots: those after the version given of each.
+
+        None in between is a good place to pause.
+        """
         newest = self._published.seq
         for logged in self._log.commits_after(versions):
-            if logged.seq > newest:
+            if logged is not None and logged.seq > newest:
                 return
             yield logged
 

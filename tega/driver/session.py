@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
 
+#: Seconds until a node whose leader is away is put once more.
+_AWHILE: Final = 1.0
+
 #: A connection that lasted so long, in seconds, was a good one: the next is tried at once.
 _GOOD: Final = 5.0
 
@@ -300,7 +303,23 @@ class Session:
         """As not all of them can be put, put each that can be."""
         for operation in operations:
             asked = self._ask_transaction([operation], fleeting=True)
-            asked.answer.add_done_callback(functools.partial(_log_refusal, operation))
+            asked.answer.add_done_callback(functools.partial(self._put_or_not, operation))
+
+    def _put_or_not(self, operation: Operation, answer: asyncio.Future[bytes]) -> None:
+        """See what came of it: where only the leader of its root is away, try again in a while."""
+        refusal = _refusal_of(answer)
+        if refusal is None:
+            return
+        if refusal.code == "leader_away":
+            asyncio.get_running_loop().call_later(_AWHILE, self._put_once_more, operation)
+        else:
+            path = operation["path"]
+            log.error("the ephemeral node %s could not be put again: %s", path, refusal)
+
+    def _put_once_more(self, operation: Operation) -> None:
+        # With another connection all of them are put anyway.
+        if self._link is not None and any(one is operation for one in self._ephemerals):
+            self._put_apart([operation])
 
     def remember(self, operation: Operation) -> None:
         """That was done to an ephemeral node of this tega id, by another way."""
@@ -476,9 +495,3 @@ def _refusal_of(answer: asyncio.Future[bytes]) -> CRUDException | None:
     """The refusal, where a request was refused."""
     error = None if answer.cancelled() else answer.exception()
     return error if isinstance(error, CRUDException) else None
-
-
-def _log_refusal(operation: Operation, answer: asyncio.Future[bytes]) -> None:
-    refusal = _refusal_of(answer)
-    if refusal is not None:
-        log.error("the ephemeral node %s could not be put again: %s", operation["path"], refusal)

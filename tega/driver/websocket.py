@@ -55,6 +55,9 @@ async def within(seconds: float | None, work: Awaitable[T]) -> T:
         if not working.done():
             working.cancel()
             await asyncio.wait({working})
+        if not working.cancelled():
+            # Seen, also where nobody is left to be told of it.
+            working.exception()
     if working.cancelled():
         raise TimeoutError("timed out")
     return working.result()

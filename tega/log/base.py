@@ -87,8 +87,10 @@ class Log(ABC):
         """Let `state`, an empty one of a new life, be all that is held."""
 
     @abstractmethod
-    def commits_after(self, versions: Mapping[str, int]) -> Iterator[Logged]:
+    def commits_after(self, versions: Mapping[str, int]) -> Iterator[Logged | None]:
         """The commits that made later versions of roots, oldest first, as far as kept.
+
+        None in between, now and then, where reading took a while.
 
         :param versions: of each root, the one after which its commits are wanted
         """

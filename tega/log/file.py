@@ -35,6 +35,9 @@ _QUICK: Final = 0.000_8
 #: A sync that takes so long is felt, seconds.
 _STALL: Final = 0.01
 
+#: Of commits that are passed over, one in so many is a place to pause.
+_PAUSE: Final = 100
+
 #: A line about progress every so many commits.
 _PROGRESS: Final = 1_000
 
@@ -339,7 +342,7 @@ class FileLog(Log):
 
     # -- reading back -------------------------------------------------------------------------
 
-    def commits_after(self, versions: Mapping[str, int]) -> Iterator[Logged]:
+    def commits_after(self, versions: Mapping[str, int]) -> Iterator[Logged | None]:
         with self._names_lock:
             size = self._size
             numbers = segments.numbers(self.directory, self.tega_id)
@@ -362,6 +365,8 @@ class FileLog(Log):
                         seen = logged.seq
                         if logged.made_after(versions):
                             yield logged
+                        elif logged.seq % _PAUSE == 0:
+                            yield None
             except BadRecord as bad:
                 # What the newest segment has beyond its size is being written, and not published.
                 if path != paths[-1] or bad.start < size:

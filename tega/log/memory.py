@@ -41,7 +41,7 @@ class MemoryLog(Log):
     def clear(self, state: State) -> None:
         self._start, self._life, self._texts = state, state.life, []
 
-    def commits_after(self, versions: Mapping[str, int]) -> Iterator[Logged]:
+    def commits_after(self, versions: Mapping[str, int]) -> Iterator[Logged | None]:
         for text in tuple(self._texts):
             logged = record.read_one(text, 0)
             if logged.made_after(versions):

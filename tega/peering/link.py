@@ -359,7 +359,6 @@ class Link:
         if self.over:
             return
         self.over = True
-        self.source.stop()
         if self._again is not None:
             self._again.cancel()
         self._desk.hub.unsubscribe_all(self.ear)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -19,6 +20,7 @@ from tega.peering.link import Link, written
 from tega.peering.replica import Aside, Replica, Submit
 from tega.peering.routing import Routing
 from tega.peering.source import Source, have_of
+from tega.peering.streams import Streams
 from tega.peering.wire import Wire
 from tega.peering.writes import Writes, as_json
 from tega.protocol import Subscribe, Unsubscribe
@@ -75,6 +77,7 @@ class Peers:
         #: The global server, its own one, and so on: this one must not be among them.
         self.above: list[str] = []
         self._down: dict[str, Link] = {}
+        self.streams = Streams()
         self.guests = Guests(database, leave, self.links, self.submit)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         #: Roots that are stale, and since when, by the event loop's clock.
@@ -84,13 +87,13 @@ class Peers:
         self._cursor = database.state.seq
         self._life = database.state.life
         self._changed: list[asyncio.Future[None]] = []
-        self.writes = Writes(database, self.upstream, self.guests.hold, self._why_away)
+        self.writes = Writes(database, self.streams.feeder, self.guests.hold, self._why_away)
         self.routing = Routing(database, lambda: self._down.values(), lambda: self.up, where)
         self.hub.committed = self._committed
         self.hub.relay = lambda publication: self.hub.run(lambda: self._relay(publication))
         self.hub.wanted = lambda *wanted: self.hub.run(lambda: self._wanted(*wanted))
         self.claims = Claims(
-            database, submit, self.upstream, self.config, self.operational
+            database, submit, self.streams.feeder, self.config, self.operational
         )
         self.claims.remember()
 
@@ -118,13 +121,6 @@ class Peers:
     def links(self) -> list[Link]:
         """All connections."""
         return ([self.up] if self.up is not None else []) + list(self._down.values())
-
-    def upstream(self, name: str) -> Link | None:
-        """The link that feeds a root; None where nobody does at present."""
-        for link in self.links():
-            if name in link.replica.roots:
-                return link
-        return None
 
     def _why_away(self, name: str) -> str:
         leader = self._database.staged.following[name].leader
@@ -160,6 +156,7 @@ class Peers:
 
     def gone(self, link: Link) -> None:
         names = list(link.replica.roots)
+        self.streams.end(link)
         if self.up is link:
             self.up = None
             self.above = []
@@ -189,15 +186,24 @@ class Peers:
         away = [
             name
             for name in (following if names is None else names)
-            if self.upstream(name) is None and name in following
+            if self.streams.feeder(name) is None and name in following
         ]
         for name in away:
             self.stale.setdefault(name, self._loop.time())
-            self._enter(Hide(name))
+            self._submit(Hide(name), functools.partial(self._hidden, name))
         if away:
             log.warning("%s: stale, for nobody tells of it", codec.describe(sorted(away)))
         if peer:
             self.guests.are(peer, [])
+
+    def _hidden(self, name: str, pending: Pending) -> None:
+        """What is ephemeral in a root is hidden here: who follows it from here sees none either."""
+        try:
+            pending.result()
+        except TegaError as error:
+            log.error("what is ephemeral in %s is not hidden: %s", dotted((name,)), error)
+        for link in self.streams.fed(name):
+            link.source.restart()
 
     def _back(self, link: Link) -> None:
         timer = self._timers.pop(link.peer, None)
@@ -210,7 +216,7 @@ class Peers:
 
     def offers(self, link: Link) -> Offer:
         staged = self._database.staged
-        link.replica.start(self.config)
+        self.streams.take(link, self.config)
         offered = self.routing.offered()
         self.routing.told(offered)
         # Of one that a local server leads, this one stands in for that.
@@ -236,9 +242,9 @@ class Peers:
         for text, regex in offer.channels:
             self.hub.subscribe(link.ear, text, SCOPE.GLOBAL, regex)
         self.guests.are(link.peer, offer.sessions)
-        link.replica.start(accepted)
+        self.streams.take(link, accepted)
         self._back(link)
-        link.source.start(offer.follow)
+        self.streams.feed(link, offer.follow)
         self.routing.tell()
         self._change()
         return Taken(
@@ -254,7 +260,7 @@ class Peers:
         self.guests.are(link.peer, taken.sessions)
         self.claims.refused_by(link, taken.refused)
         self._back(link)
-        link.source.start(taken.have)
+        self.streams.feed(link, taken.have)
         self._change()
 
     def set_above(self, link: Link, above: list[str]) -> None:
@@ -300,11 +306,7 @@ class Peers:
             for link in links:
                 link.source.restart()
             return
-        for commit in commits:
-            for link in links:
-                link.source.offer(commit)
-        for link in links:
-            link.source.round_ends()
+        self.streams.offer(commits)
         self.routing.tell()
 
     def _cleared(self) -> None:
@@ -397,9 +399,9 @@ class Peers:
         self.routing.tell()
 
     def passed(self, link: Link, name: str, versions: dict[str, int]) -> None:
-        for other in self.links():
-            # Upwards, and to whoever leads it.
-            if other is not link and (other is self.up or name in other.replica.roots):
+        # Upwards, and to whoever leads it.
+        for other in dict.fromkeys((self.up, self.streams.feeder(name))):
+            if other is not None and other is not link:
                 other.tell_applied(name, versions)
         self._change()
 

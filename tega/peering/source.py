@@ -35,7 +35,7 @@ _CHUNK: Final = 1 << 16
 _MOST: Final = 20_000
 
 #: So many commits of the log are read before others get their turn.
-_PAUSE: Final = 200
+_PAUSE: Final = 100
 
 
 def have_of(state: State, name: str) -> Have | None:
@@ -219,11 +219,13 @@ class Source:
         found: list[Logged] = []
         anchors: dict[str, int] = {}
         wanted = {name: have.version - 1 for name, have in behind.items()}
-        for number, logged in enumerate(self._database.history(wanted), 1):
+        for logged in self._database.history(wanted):
+            if logged is None or len(found) % _PAUSE == _PAUSE - 1:
+                await asyncio.sleep(0)
+            if logged is None:
+                continue
             if logged.seq > state.seq or len(found) > _MOST:
                 break
-            if number % _PAUSE == 0:
-                await asyncio.sleep(0)
             for name, version in logged.extras.versions.items():
                 have = behind.get(name)
                 if have is None:
