@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from tega.paths import dotted
 from tega.peering.dialer import Dialer
 from tega.peering.link import Link
 from tega.peering.peers import Peers
+
+#: A refused server tries again within so long, seconds.
+_LATELY: Final = 60.0
 
 
 def health_of(peers: Peers, dialer: Dialer | None) -> tuple[list[dict[str, Any]], list[str]]:
@@ -45,6 +48,11 @@ def health_of(peers: Peers, dialer: Dialer | None) -> tuple[list[dict[str, Any]]
     reasons += [
         f"{dotted((name,))} is not followed by the global server: {why}"
         for name, why in sorted(peers.claims.refused.items())
+    ]
+    reasons += [
+        f"two servers have the tega id {tega_id}: the newer one is refused"
+        for tega_id, since in sorted(peers.twins.items())
+        if now - since < _LATELY
     ]
     peers.routing.offered()
     reasons += peers.routing.conflicts

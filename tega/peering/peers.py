@@ -80,6 +80,8 @@ class Peers:
         self.streams = Streams()
         self.guests = Guests(database, leave, self.links, self.submit)
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        #: Tega ids that a second server claimed, and when, by the event loop's clock.
+        self.twins: dict[str, float] = {}
         #: Roots that are stale, and since when, by the event loop's clock.
         self.stale: dict[str, float] = {}
         # Who led before a restart may never come back.

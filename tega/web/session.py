@@ -182,6 +182,7 @@ class ServerSession(Feed):
             return
         text = f"two servers have the tega id {message.tega_id}"
         log.error("%s: the newer one is refused", text)
+        self._context.peers.twins[message.tega_id] = self._loop.time()
         before.say("refused", message=f"{text}: another one was refused")
         self.say("refused", message=f"{text}, and the other is connected: give this one another")
         self.close(NOT_OURS, "the tega id is taken")
