@@ -111,6 +111,7 @@ class Database:
     :param progress: called while the log is read
     :param resume: newest commits kept in memory for watchers that resume
     :param max_subscriptions: most subscriptions of one watcher
+    :param lives: gives the identity of each life that `clear` begins
     :raises LogError: where the log cannot be opened or does not check
     """
 
@@ -124,11 +125,13 @@ class Database:
         progress: Progress | None = None,
         resume: int = 4096,
         max_subscriptions: int = 10_000,
+        lives: Callable[[], str] = new_life,
     ) -> None:
         self.tega_id = tega_id
         self.maxlen = maxlen
         self.max_depth = max_depth
         self._clock = clock
+        self._new_life = lives
         self._log = commit_log
         self._staged = self._published = commit_log.recover(Settings(maxlen, max_depth), progress)
         #: Hands every commit to whoever subscribes, once it is durable.
@@ -415,7 +418,7 @@ class Database:
                 # Who leads which root is no content: that is remembered.
                 leads = self._staged.following.items()
                 followed = immutables.Map({name: Lead(lead.leader) for name, lead in leads})
-                state = State(new_life(), following=followed)
+                state = State(self._new_life(), following=followed)
                 failure: OSError | None = None
                 tell: Callable[[], None] | None = None
                 try:

@@ -127,8 +127,9 @@ class Server:
     def _start(self) -> None:
         self._simulation.trace(f"start {self.name}")
         self.database = Database(
-            self.log, self.name, maxlen=4, clock=self._clock, resume=self._resume
-        )
+            self.log, self.name, maxlen=4, clock=self._clock, resume=self._resume,
+            lives=self._new_life,
+        )  # fmt: skip
         self.committer = Committer(self.database)
         self.peers = Peers(
             self.database, self.committer.enter_here, self.committer.leave, self._call,
