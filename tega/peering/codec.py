@@ -327,8 +327,6 @@ def read_commit(body: bytes) -> tuple[Replicated, int]:
 
     :raises Malformed: where it is none
     """
-    # Also for what no JSON decoder of a struct refuses, such as a key given twice.
-    strictjson.loads(body)
     given = _read(_commit, body, "PEER commit")
     changes: list[Operation] = []
     for one in given.changes:
