@@ -5,6 +5,7 @@
     TegaError
      +-- Malformed (ValueError)          400  what was given cannot be read
      |    +-- NotUnderstood                   ... no message of the protocol, or not one for now
+     +-- Unauthorized                    401  who asks is not known, and nobody may do that unknown
      +-- Forbidden                       403  not allowed to whoever asks
      +-- NotFound (KeyError)             404  no such node
      |    +-- NoSuchVersion                   ... version of that node
@@ -80,6 +81,13 @@ class NotUnderstood(Malformed):
     """No message of the protocol, or one that may not come now or from this end."""
 
     code = "not_understood"
+
+
+class Unauthorized(TegaError):
+    """No valid credential came along, and without one that is not allowed."""
+
+    code = "unauthorized"
+    status = 401
 
 
 class Forbidden(TegaError):

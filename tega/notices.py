@@ -12,12 +12,14 @@ from typing import Any, Final
 
 import msgspec
 
+from tega.access import readable
+from tega.access.rules import READ, Place, Rights
 from tega.errors import NotFound
 from tega.paths import Path, dotted, wire
 from tega.store import encode, match, node
 from tega.store.commit import Change, Commit
 from tega.store.history import State
-from tega.store.node import ABSENT, Content
+from tega.store.node import ABSENT, Content, MaybeContent
 from tega.strictjson import dumps
 from tega.topics import Topic, Topics, below
 
@@ -30,6 +32,8 @@ class Piece(msgspec.Struct, frozen=True, gc=False, eq=False):
 
     :ivar content: what was put or removed; of a rollback nothing
     :ivar record: its JSON text, where that is the change's own
+    :ivar replaced: what stood there before
+    :ivar place: what the rules say there, of whoever may read only some of it; None: of it all
     """
 
     ope: str
@@ -39,6 +43,23 @@ class Piece(msgspec.Struct, frozen=True, gc=False, eq=False):
     version: int
     record: bytes = b""
     backto: int | None = None
+    replaced: MaybeContent = ABSENT
+    place: Place | None = None
+
+    def seen_by(self, rights: Rights) -> Piece | None:
+        """The change as somebody sees it who may read only some of it; None: not at all."""
+        place = rights.at(self.path)
+        if place.everywhere(READ):
+            return self
+        if self.ope == "ROLLBACK":
+            return self if place.somewhere(READ) else None
+        if readable.shows(self.content, place):
+            return msgspec.structs.replace(self, record=b"", place=place)
+        if self.ope == "PUT" and readable.shows(self.replaced, place):
+            return msgspec.structs.replace(
+                self, ope="DELETE", content=self.replaced, record=b"", place=place
+            )
+        return None
 
     def chunks(self, seq: int) -> Iterator[bytes]:
         """The JSON text, in pieces of bounded work."""
@@ -54,6 +75,8 @@ class Piece(msgspec.Struct, frozen=True, gc=False, eq=False):
         yield _INSTANCE
         if self.content is ABSENT:
             yield b"null"
+        elif self.place is not None:
+            yield from readable.plain(self.content, self.place)
         else:
             yield from encode.plain(self.content)
         yield b"}"
@@ -79,12 +102,32 @@ class Notice:
     :ivar frame: for whoever sends it: what it has made of the text
     """
 
-    __slots__ = ("frame", "pieces", "seq")
+    __slots__ = ("_seen", "frame", "pieces", "seq")
 
     def __init__(self, seq: int, pieces: tuple[Piece, ...]) -> None:
         self.seq = seq
         self.pieces = pieces
         self.frame: Any = None
+        self._seen: dict[Rights, Notice | None] = {}
+
+    def seen_by(self, rights: Rights | None) -> Notice | None:
+        """What somebody gets of it; None: nothing. Those with the same rights get the same one.
+
+        :param rights: None: may read everything
+        """
+        if rights is None:
+            return self
+        try:
+            return self._seen[rights]
+        except KeyError:
+            pass
+        seen = tuple([cut for one in self.pieces if (cut := one.seen_by(rights)) is not None])
+        notice: Notice | None = None
+        if seen:
+            whole = all(cut is one for cut, one in zip(seen, self.pieces, strict=False))
+            notice = self if whole and len(seen) == len(self.pieces) else Notice(self.seq, seen)
+        self._seen[rights] = notice
+        return notice
 
     def chunks(self) -> Iterator[bytes]:
         """A JSON list of the changes, in pieces of bounded work."""
@@ -148,7 +191,7 @@ def _touched(
         for below_it, path, content, gone in below(topic, change.path, new, change.replaced):
             ope = "PUT" if content is not ABSENT else "DELETE"
             part = content if content is not ABSENT else gone
-            cut = Piece(ope, path, change.tega_id, part, change.version)
+            cut = Piece(ope, path, change.tega_id, part, change.version, replaced=gone)
             yield (number, path), cut, below_it
 
 
@@ -165,6 +208,7 @@ def whole(change: Change) -> Piece:
         change.content,
         change.version,
         change.record if complete else b"",
+        replaced=change.replaced,
     )
 
 
@@ -181,19 +225,30 @@ def _rolled_back(topics: Topics, commit: Commit) -> Iterator[tuple[Notice, list[
         yield Notice(commit.seq, (piece,)), list(found)
 
 
-def standing(state: State, levels: Path, regex: bool, tega_id: str) -> Iterator[bytes]:
+def standing(
+    state: State, levels: Path, regex: bool, tega_id: str, rights: Rights | None = None
+) -> Iterator[bytes]:
     """What a subscription covers, as it stands: for whoever cannot be told what has changed.
 
     A JSON list in pieces of bounded work: a PUT for each part that is there; of a path with nothing
     there, a DELETE without an instance.
 
     :param levels: keys, or with `regex` patterns
+    :param rights: of whoever is told; None: may read everything
     """
     opening = b"["
     for piece in _parts(state, levels, regex, tega_id):
         if piece is None:
             yield b""
             continue
+        if rights is not None:
+            cut = piece.seen_by(rights)
+            if cut is None:
+                if regex or not rights.at(piece.path).somewhere(READ):
+                    continue
+                # To whom it is hidden, nothing is there.
+                cut = Piece("DELETE", piece.path, tega_id, ABSENT, 0)
+            piece = cut
         for chunk in piece.chunks(state.seq):
             yield opening + chunk
             opening = b""

@@ -114,7 +114,9 @@ def parse(dotted: str) -> Path:
 
 def _read(dotted: str) -> Path:
     try:
-        return check(dotted.split(".") if '"' not in dotted else _split_quoted(dotted))
+        if '"' not in dotted:
+            return check(dotted.split("."))
+        return check([key for key, _ in _split_quoted(dotted)])
     except Malformed as error:
         shown = dotted if len(dotted) <= 120 else dotted[:120] + "..."
         error.message = f"malformed path {shown!r}: {error.message}"
@@ -125,11 +127,13 @@ def _read(dotted: str) -> Path:
 _parsed = lru_cache(_REMEMBERED)(_read)
 
 
-def _split_quoted(dotted: str) -> list[str]:
+def _split_quoted(dotted: str) -> list[tuple[str, bool]]:
+    """The keys, each with whether it was quoted."""
     keys = []
     position = 0
     while True:
-        if dotted.startswith('"', position):
+        quoted = dotted.startswith('"', position)
+        if quoted:
             try:
                 key, end = json.JSONDecoder().raw_decode(dotted, position)
             except json.JSONDecodeError as error:
@@ -141,7 +145,7 @@ def _split_quoted(dotted: str) -> list[str]:
             key = dotted[position:end]
             if '"' in key:
                 raise Malformed(f"the key at character {position} holds a quote: quote it as JSON")
-        keys.append(key)
+        keys.append((key, quoted))
         if end == len(dotted):
             return keys
         if dotted[end] != ".":
@@ -223,6 +227,29 @@ def split_pattern(pattern: str) -> tuple[str, ...]:
     if not pattern:
         raise Malformed("empty pattern: give one regular expression per level, split at '\\.'")
     return tuple(pattern.split("\\."))
+
+
+def split_globs(text: str) -> tuple[str | tuple[str, ...], ...]:
+    """Split a dotted path in which ``*`` stands for any text of a key, none included.
+
+    >>> split_globs('inventory.ne*."a*b"')
+    ('inventory', ('ne', ''), 'a*b')
+
+    :returns: for each level its key, or the parts of a key between the stars
+    :raises Malformed: naming the path and what is wrong with it
+    """
+    try:
+        levels: list[str | tuple[str, ...]] = []
+        for key, quoted in _split_quoted(text):
+            if quoted or "*" not in key:
+                check_key(key)
+                levels.append(key)
+            else:
+                levels.append(tuple(key.split("*")))
+        return tuple(levels)
+    except Malformed as error:
+        error.message = f"malformed path {text[:120]!r}: {error.message}"
+        raise
 
 
 def check_tega_id(tega_id: str) -> str:

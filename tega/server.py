@@ -22,6 +22,9 @@ from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
 from tega import __version__, idb
+from tega.access import command
+from tega.access.keeper import Keeper
+from tega.access.rates import Rates
 from tega.database import new_life
 from tega.driver.proxy import Proxy
 from tega.embedded import Database
@@ -42,7 +45,9 @@ from tega.web.app import App
 from tega.web.calls import Calls
 from tega.web.committer import Committer
 from tega.web.context import Context
+from tega.web.door import Door
 from tega.web.http import Later, Service
+from tega.web.limits import Limits
 from tega.web.sessions import Sessions
 from tega.web.transactions import Transactions
 from tega.web.websocket import WebSockets
@@ -63,6 +68,12 @@ _FAREWELL = 10.0
 
 #: A connection quiet for so long is probed; one that does not answer for as long again ends, s.
 _PROBE_AFTER = 60
+
+#: How often it is looked whether the files with tokens and rules have changed, seconds.
+_LOOK = 1.0
+
+#: Requests that one who has rested may make at once, where a rate is set.
+_BURST = 100.0
 
 #: Room for a request's header lines beside its URL, bytes.
 _HEADERS = 1 << 16
@@ -87,6 +98,18 @@ def tega_id_of(directory: FilePath) -> str:
     draft.write_text(made + "\n", encoding="utf-8")
     draft.rename(file)
     return made
+
+
+def keeper_of(settings: Settings) -> Keeper:
+    """Who may do what, as the files say that the settings name.
+
+    :raises Malformed: where one is wrong
+    """
+    return Keeper(
+        settings.tokens or settings.logdir / "tokens.yaml",
+        settings.access or settings.logdir / "access.yaml",
+        named=settings.access is not None,
+    )
 
 
 def open_database(settings: Settings, out: TextIO) -> Database:
@@ -164,6 +187,8 @@ class Server:
         self._service: Service | None = None
         self._context: Context | None = None
         self._random = Random()
+        self._keeper = keeper_of(settings)
+        self._looking: asyncio.TimerHandle | None = None
         #: Where it listens, once it does.
         self.addresses: list[tuple[str, int]] = []
 
@@ -176,7 +201,15 @@ class Server:
         sockets = bind_sockets(settings.port, settings.address, backlog=1024)
         self.addresses = [made.getsockname()[:2] for made in sockets]
         database.hub.run = _on_loop(asyncio.get_running_loop())
-        sessions = Sessions(database, settings.ping_interval, settings.ping_timeout)
+        limits = Limits(
+            settings.max_sessions,
+            settings.max_requests,
+            settings.max_backlog,
+            Rates(settings.max_rate, max(settings.max_rate, _BURST)),
+        )
+        sessions = Sessions(
+            database, settings.ping_interval, settings.ping_timeout, limits.sessions
+        )
         calls = Calls(database, database.functions, sessions, settings.rpc_timeout)
         database.caller = calls
         committer = Committer(database, sessions.outboxes.flush)
@@ -185,20 +218,30 @@ class Server:
         context = Context(
             database,
             committer,
-            Transactions(settings.transaction_expiry),
+            Transactions(settings.transaction_expiry, settings.max_transactions),
             {},
             sessions,
             calls,
             Plugins(database, settings.extensions, sessions.reserve),
             peers,
+            limits,
             dialer,
         )
         self._context = context
         loopback = all(_is_loopback(host) for host, _ in self.addresses)
-        websockets = WebSockets(context, settings.max_body, loopback)
+        if not (loopback or self._keeper.on or settings.insecure):
+            raise Refused(
+                f"{self.addresses[0][0]} can be reached from other machines, and there are no "
+                "tokens: anybody could do anything. Make one with 'tega-server token add NAME "
+                f"--logdir {settings.logdir}', or say --insecure true"
+            )
+        websockets = WebSockets(context, settings.max_body)
+        door = Door(self._keeper, settings.allow_origin, loopback, limits.rates)
         self._service = Service(
-            App(context), settings.max_body, settings.max_url, websockets.accept
+            App(context), settings.max_body, settings.max_url, websockets.accept, door.admit
         )
+        self._keeper.changed = lambda: sessions.judge_again(self._keeper.again)
+        self._look_again()
         # The limits on URL and body are the service's own, so that it can answer with an error
         # where Tornado would hang up.
         self._http = _Listener(
@@ -211,6 +254,11 @@ class Server:
         self._http.add_sockets(sockets)
         if dialer is not None:
             dialer.start()
+
+    def _look_again(self) -> None:
+        """Read credentials and rules where they have changed, and look again in a moment."""
+        self._keeper.look()
+        self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look_again)
 
     def _peers(self, committer: Committer, calls: Calls) -> Peers:
         settings = self._settings
@@ -265,6 +313,8 @@ class Server:
         assert self._service is not None
         assert self._context is not None
         self._http.stop()
+        if self._looking is not None:
+            self._looking.cancel()
         if self._context.dialer is not None:
             await self._context.dialer.stop()
         self._context.sessions.ending = True
@@ -322,8 +372,8 @@ async def run(settings: Settings, database: Database, out: TextIO) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
-    server = Server(settings, database)
     try:
+        server = Server(settings, database)
         server.start()
     except BaseException:
         database.close()
@@ -346,8 +396,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :returns: the exit status: 0, 1 where it could not start, 2 for a wrong setting
     """
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and given[0] in command.COMMANDS:
+        return command.run(given)
     try:
-        settings = load(sys.argv[1:] if arguments is None else arguments, os.environ)
+        settings = load(given, os.environ)
     except TegaError as error:
         print(f"tega-server: {error}", file=sys.stderr)
         return 2

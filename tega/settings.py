@@ -74,6 +74,13 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1e9:
+        raise ValueError
+    return value
+
+
 def _choice(*names: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in names:
@@ -103,6 +110,18 @@ def _root(text: str) -> str:
 
 def _proxy(text: str) -> str:
     Proxy.parse(text)
+    return text
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError
+    return text.lower() == "true"
+
+
+def _origin(text: str) -> str:
+    if text != "*" and not re.fullmatch(r"https?://[^\s/?#]+", text):
+        raise ValueError
     return text
 
 
@@ -140,6 +159,15 @@ TABLE: tuple[Setting, ...] = (
             "HTTP proxy to reach the global server through, by CONNECT", secret=True),
     Setting("extensions", "e", (), _directory, "directories that are there",
             "directories with plugins in their plugins/*.py", many=True),
+    Setting("tokens", None, None, _path, "a file",
+            "file with what checks tokens, made by 'tega-server token'; without it tokens.yaml in "
+            "the log directory"),
+    Setting("access", None, None, _path, "a file",
+            "file with the access rules; without it access.yaml in the log directory"),
+    Setting("insecure", None, False, _flag, "true or false",
+            "listen beyond loopback without tokens, where everybody may do everything"),
+    Setting("allow-origin", None, (), _origin, "origins, http://HOST:PORT, or *",
+            "web pages that may use this server beside its own", many=True),
     Setting("maxlen", "l", 10, _integer(0, 1_000_000), "0 to 1000000",
             "old versions that stay readable, for each root"),
     Setting("loglevel", "L", "INFO", _level, "DEBUG, INFO, WARNING, ERROR, CRITICAL",
@@ -159,12 +187,22 @@ TABLE: tuple[Setting, ...] = (
             "most bytes of a request's body, and so of a list or string"),
     Setting("max-url", None, 1 << 16, _integer(256, 1 << 17), "256 to 131072 bytes",
             "most bytes of a request's URL"),
+    Setting("max-transactions", None, 10_000, _integer(1, 10_000_000), "1 to 10000000",
+            "most open transactions"),
     Setting("transaction-expiry", None, 600.0, _seconds, "seconds over 0",
             "seconds after which an open transaction left alone is forgotten"),
     Setting("resume", None, 4096, _integer(0, 10_000_000), "0 to 10000000",
             "newest commits kept in memory for watchers that resume or catch up"),
     Setting("max-subscriptions", None, 10_000, _integer(1, 10_000_000), "1 to 10000000",
             "most subscriptions of one session"),
+    Setting("max-sessions", None, 100_000, _integer(1, 10_000_000), "1 to 10000000",
+            "most sessions"),
+    Setting("max-requests", None, 1024, _integer(2, 1_000_000), "2 to 1000000",
+            "most requests of one session under way; past that it is read no further for a while"),
+    Setting("max-backlog", None, 1 << 20, _integer(1 << 16, 1 << 30), "65536 to 1073741824 bytes",
+            "bytes that a client may have still to take; past that it catches up from history"),
+    Setting("max-rate", None, 0.0, _rate, "requests a second, 0 for any number",
+            "requests that each identity, or each address without one, may make in the long run"),
     Setting("ping-interval", None, 10.0, _seconds, "seconds over 0",
             "a session that is silent for so long is pinged"),
     Setting("ping-timeout", None, 30.0, _seconds, "seconds over 0",

@@ -22,6 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from tega import strictjson
+from tega.access.rules import SUBSCRIBE, Rights
 from tega.errors import Malformed, OverLimit
 from tega.notices import Notice, addressed
 from tega.paths import MAX_DEPTH, Path, dotted, parse, split_pattern
@@ -83,10 +84,12 @@ class Watcher:
 
     :ivar live: whether it is handed notices as they come
     :ivar levels: of all that it subscribes to: of paths, and (True) of patterns
+    :ivar rights: what it may be told of; None: everything
     """
 
     def __init__(self, tega_id: str) -> None:
         self.tega_id = tega_id
+        self.rights: Rights | None = None
         self.live = True
         self.subscriptions: dict[tuple[str, bool], Subscription] = {}
         self.levels = {False: 0, True: 0}
@@ -335,7 +338,9 @@ class Hub:
             for notice, watchers in found:
                 for watcher in watchers:
                     if watcher.live and watcher.tega_id != commit.tega_id:
-                        self._notify(watcher, notice)
+                        seen = notice.seen_by(watcher.rights)
+                        if seen is not None:
+                            self._notify(watcher, seen)
 
     def _notify(self, watcher: Watcher, notice: Notice) -> None:
         try:
@@ -383,7 +388,7 @@ class Hub:
                     return
                 found = [notice for notice, _ in addressed(own, commit)]
                 mine = found[0] if found and commit.tega_id != watcher.tega_id else None
-                yield commit.seq, mine
+                yield commit.seq, None if mine is None else mine.seen_by(watcher.rights)
                 after = commit.seq
             if not batch:
                 return
@@ -430,6 +435,9 @@ class Hub:
         if sender is not None:
             found.pop(sender, None)
         for watcher in found:
+            rights = watcher.rights
+            if rights is not None and not rights.at(publication.channel).may(SUBSCRIBE):
+                continue
             try:
                 watcher.tell(publication)
             except Exception:

@@ -24,6 +24,9 @@ JSON in and out, UTF-8, on port 8739. A path has one percent-encoded key a segme
 may carry the header `Idempotency-Key`, 1 to 255 characters: sent again with the same key
 it gives the first answer and changes nothing. An open transaction's own id does the same for its
 commit.
+
+What a command *needs* where there is access control ([security](security.md)): *rights* on the
+paths that it is about, to *monitor* or to *manage* the server, or *nothing*.
 """
 
 ERRORS = """## Errors
@@ -70,13 +73,15 @@ def main() -> None:
     """Print the page."""
     print(INTRODUCTION)
     print(REST)
-    rows = [(method, "/KEY/KEY/...", first_line(h)) for method, h in DOCUMENTS.items()]
-    for name, methods in COMMANDS.items():
-        functions = {id(handler): handler for handler in methods.values()}
-        for handler in functions.values():
-            verbs = ", ".join(method for method, h in methods.items() if h is handler)
-            rows.append((verbs, f"/{name}", first_line(handler)))
-    print(table(("method", "URL", "what it does"), rows))
+    rows = [
+        (method, "/KEY/KEY/...", "rights", first_line(handler))
+        for method, handler in DOCUMENTS.items()
+    ]
+    for name, one in COMMANDS.items():
+        rows.append(
+            (", ".join(one.methods), f"/{name}", one.needs.value, first_line(one.handler))
+        )
+    print(table(("method", "URL", "needs", "what it does"), rows))
     print(ERRORS)
     refusals = [c for c in classes(errors.TegaError) if c is not errors.TegaError]
     print(
@@ -104,8 +109,8 @@ def main() -> None:
     )
     print(CLI)
     commands = [(f"`{verb.usage}`", verb.help) for verb in VERBS.values()]
-    rows = [*dict.fromkeys(commands), (f"`{CALL}`", "call an RPC")]
-    print(table(("command", "what it does"), rows), end="")
+    typed = [*dict.fromkeys(commands), (f"`{CALL}`", "call an RPC")]
+    print(table(("command", "what it does"), typed), end="")
 
 
 if __name__ == "__main__":

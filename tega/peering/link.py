@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from tega import strictjson
+from tega.access.who import UNLIMITED, Who
 from tega.errors import Malformed, NotUnderstood, OutcomeUnknown, TegaError
 from tega.paths import Path, check_tega_id, dotted, parse, wire
 from tega.peering import codec
@@ -63,7 +64,7 @@ class Desk(Protocol):
     def commit(self, link: Link, request: Transaction | Rollback) -> Later:
         """The other end wants something committed."""
 
-    def how_far(self, name: str) -> Later:
+    def how_far(self, link: Link, name: str) -> Later:
         """How far a root is at its leader, and so here: its life and version as JSON."""
 
     def call(self, link: Link, path: Path, body: bytes, caller: str, seconds: float) -> Later:
@@ -112,12 +113,21 @@ class Link:
 
     :param peer: the tega id of the other one
     :param upward: whether that is the global server, and this the local one
+    :param who: what the other one may do here; the global server may do everything
     :ivar functions: what the other end offers: path and owner
     :ivar applied: how far each server that is behind it has applied which root
     """
 
-    def __init__(self, desk: Desk, link_wire: Wire, peer_id: str, upward: bool) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        link_wire: Wire,
+        peer_id: str,
+        upward: bool,
+        who: Who = UNLIMITED,
+    ) -> None:
         self._desk = desk
+        self.who = who
         self.wire = link_wire
         self.peer = peer_id
         self.upward = upward
@@ -125,6 +135,7 @@ class Link:
         self.source = desk.make_source(self)
         self.replica = desk.make_replica(self)
         self.ear = _Ear(peer_id, self.tell)
+        self.ear.rights = who.rights
         self.functions: dict[Path, str] = {}
         self.applied: dict[str, dict[str, int]] = {}
         self.synced = False
@@ -243,7 +254,7 @@ class Link:
     def _transact(self, message: Request) -> Later:
         name = codec.barrier_in(message.body)
         if name is not None:
-            return self._desk.how_far(name)
+            return self._desk.how_far(self, name)
         done = self._desk.commit(self, codec.read_request(message.body, message.tega_id))
         answer = Later()
 
@@ -301,8 +312,18 @@ class Link:
         self._desk.left(self, codec.read_ids(body))
 
     def _take_functions(self, body: bytes) -> None:
-        self.functions = codec.read_functions(body)
+        self.offers(codec.read_functions(body))
         self._desk.offered(self)
+
+    def offers(self, functions: dict[Path, str]) -> None:
+        """The other end has these functions; only those count where it may write."""
+        self.functions = {}
+        for path, owner in functions.items():
+            try:
+                self.who.check_write(path)
+                self.functions[path] = owner
+            except TegaError as error:
+                log.warning("a function that %s offers is not called: %s", self.peer, error)
 
     def _take_message(self, body: bytes) -> None:
         given = codec.object_in(body)

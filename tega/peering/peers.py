@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from tega import strictjson
+from tega.access.who import UNLIMITED, Who
 from tega.database import Database, Pending
 from tega.errors import NotFound, Refused, TegaError
 from tega.paths import Path, dotted
-from tega.peering import codec
+from tega.peering import codec, guard
 from tega.peering.claims import Claims
 from tega.peering.codec import Offer, Taken
 from tega.peering.guests import Guests
@@ -110,10 +111,10 @@ class Peers:
         link.sync()
         return link
 
-    def accepted(self, wire: Wire, tega_id: str) -> Link:
+    def accepted(self, wire: Wire, tega_id: str, who: Who = UNLIMITED) -> Link:
         """A local server has connected."""
         before = self._down.get(tega_id)
-        link = Link(self, wire, tega_id, upward=False)
+        link = Link(self, wire, tega_id, upward=False, who=who)
         self._down[tega_id] = link
         if before is not None:
             before.wire.close("a newer connection takes its place")
@@ -232,18 +233,24 @@ class Peers:
         )
 
     def asked(self, link: Link, offer: Offer) -> Taken:
-        """A local server says what it has, leads and offers."""
-        judged = self.claims.judged(link, offer.lead)
+        """A local server says what it has, leads and offers.
+
+        :raises Forbidden: where it wants what it may not have
+        """
+        for name in offer.follow:
+            link.who.check_whole(name)
+        may, judged = guard.may_lead(link.who, offer.lead)
+        judged |= self.claims.judged(link, may)
         accepted = [name for name, reason in judged.items() if reason is None]
         refused = {name: reason for name, reason in judged.items() if reason is not None}
         for name, reason in refused.items():
             log.warning("%s does not get to lead %s: %s", link.peer, dotted((name,)), reason)
         staged = self._database.staged
-        link.functions = codec.functions_in(offer.functions)
+        link.offers(codec.functions_in(offer.functions))
         self.hub.unsubscribe_all(link.ear)
         for text, regex in offer.channels:
             self.hub.subscribe(link.ear, text, SCOPE.GLOBAL, regex)
-        self.guests.are(link.peer, offer.sessions)
+        self.guests.are(link.peer, guard.spoken_for(link, offer.sessions))
         self.streams.take(link, accepted)
         self._back(link)
         self.streams.feed(link, offer.follow)
@@ -319,7 +326,11 @@ class Peers:
             self.up.sync()
 
     def commit(self, link: Link, request: Transaction | Rollback) -> Later:
-        """A peer wants something committed: its `Result` as JSON."""
+        """A peer wants something committed: its `Result` as JSON.
+
+        :raises Forbidden: where it may not
+        """
+        guard.check_request(link.who, request)
         if isinstance(request, Transaction):
             self.guests.welcome(link.peer, request)
         return as_json(self.submit(request, link.peer))
@@ -353,7 +364,8 @@ class Peers:
         answer.resolve()
         return answer
 
-    def how_far(self, name: str) -> Later:
+    def how_far(self, link: Link, name: str) -> Later:
+        link.who.check_whole(name)
         answer = Later()
 
         def reached(done: Later) -> None:
@@ -380,6 +392,8 @@ class Peers:
     # -- messages and calls ---------------------------------------------------------------------
 
     def heard(self, link: Link, publication: Publication) -> None:
+        if not guard.passes(link, publication):
+            return
         self.hub.tell(publication, link.ear, elsewhere=True)
         if self.up is not None and link is not self.up:
             self.up.tell(publication)
@@ -395,6 +409,7 @@ class Peers:
             )
 
     def call(self, link: Link, path: Path, body: bytes, caller: str, seconds: float) -> Later:
+        guard.check_call(link.who, path, caller)
         return self._call(path, body, caller, seconds, link)
 
     def offered(self, link: Link) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tega.paths import Path, dotted
 from tega.store.history import Root, State
 from tega.store.node import ABSENT, walk
 
 
-def edges(state: State, name: str | None, old_roots: bool) -> Iterator[tuple[str, str]]:
+def edges(
+    state: State,
+    name: str | None,
+    old_roots: bool,
+    shown: Callable[[Path], bool] = lambda path: True,
+) -> Iterator[tuple[str, str]]:
     """Edges between nodes named ``PATH(VERSION)``, each once.
 
     Every parent gives two a child: to the child, and from the child back to the parent that holds
@@ -17,12 +22,15 @@ def edges(state: State, name: str | None, old_roots: bool) -> Iterator[tuple[str
 
     :param name: of one root; None for all
     :param old_roots: whether to go through the old versions too
+    :param shown: says of a path whether the node there, and the edges at it, are to be seen
     """
     for root in state.live_roots() if name is None else [state.roots[name]]:
-        yield from _of_root(root, old_roots)
+        yield from _of_root(root, old_roots, shown)
 
 
-def _of_root(root: Root, old_roots: bool) -> Iterator[tuple[str, str]]:
+def _of_root(
+    root: Root, old_roots: bool, shown: Callable[[Path], bool]
+) -> Iterator[tuple[str, str]]:
     holder: dict[tuple[Path, int], str] = {}
     given: set[tuple[str, str]] = set()
     oldest = root.first if old_roots else root.version
@@ -33,7 +41,7 @@ def _of_root(root: Root, old_roots: bool) -> Iterator[tuple[str, str]]:
         names: dict[Path, str] = {}
         for path, _, own in walk(content, version, (root.name,)):
             names[path] = label = f"{dotted(path)}({own})"
-            if len(path) == 1:
+            if len(path) == 1 or not (shown(path) and shown(path[:-1])):
                 continue
             parent = names[path[:-1]]
             back = holder.setdefault((path, own), parent)

@@ -119,6 +119,19 @@ def packed_since(old: MaybeContent, new: Content) -> Iterator[bytes]:
     ))
 
 
+def members(
+    children: Children,
+    attributes: dict[str, Any],
+    keys: Iterable[str],
+    each: Callable[[str, Content], Iterator[bytes]],
+) -> Iterator[bytes]:
+    """One JSON object: the attributes, then some of the children in order of key.
+
+    :param each: gives the text of a child
+    """
+    return _object(children, attributes, None, None, each, keys)
+
+
 def _marks(node: Node) -> dict[str, Any]:
     marks: dict[str, Any] = {}
     if node.base != UNSET:
@@ -159,15 +172,18 @@ def _object(
     leaf: Callable[[Content], Any] | None,
     container: Callable[[Content], Iterator[bytes]] | None,
     each: Callable[[str, Content], Iterator[bytes]] | None = None,
+    keys: Iterable[str] | None = None,
 ) -> Iterator[bytes]:
     """One JSON object: the attributes, then the children in order of key.
 
     Leaves go through `leaf`, many at a time, and containers through `container`; or every child
     goes through `each`.
+
+    :param keys: of the children that are to be there; None: of all
     """
     opening = b"{" + dumps(attributes)[1:-1]
     batch: dict[str, Any] = {}
-    for key in _sorted(children):
+    for key in _sorted(children if keys is None else keys):
         if key is None:
             yield b""
             continue

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+import enum
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, NamedTuple, TypeAlias
 
 from tega import strictjson
 from tega.errors import MethodNotAllowed, NoSuchCommand
@@ -12,37 +13,66 @@ from tega.web.context import Context
 from tega.web.http import Answer, Call, Response
 
 Endpoint: TypeAlias = Callable[[Context, Call], Answer]
-Methods: TypeAlias = Mapping[str, Endpoint]
 
-DOCUMENTS: Final[Methods] = {
+
+class Needs(enum.Enum):
+    """What somebody must be to use a command, beside what the rules say of paths.
+
+    :cvar NOTHING: it tells nothing that is worth anything, even to who is not known
+    :cvar RIGHTS: it is judged by the rules, in the handler
+    :cvar MONITOR: it shows the server's own state
+    :cvar MANAGE: it concerns the server as a whole
+    """
+
+    NOTHING = "nothing"
+    RIGHTS = "rights"
+    MONITOR = "monitor"
+    MANAGE = "manage"
+
+
+class Command(NamedTuple):
+    """A management command.
+
+    :ivar methods: the HTTP methods that it is offered with
+    """
+
+    needs: Needs
+    handler: Endpoint
+    methods: tuple[str, ...]
+
+
+DOCUMENTS: Final[Mapping[str, Endpoint]] = {
     "GET": documents.get,
     "PUT": documents.put,
     "DELETE": documents.delete,
 }
 
-COMMANDS: Final[Mapping[str, Methods]] = {
-    "_applied": {"GET": management.applied},
-    "_begin": {"POST": management.begin},
-    "_cancel": {"POST": management.cancel},
-    "_cand": {"POST": management.cand},
-    "_channels": {"GET": management.channels},
-    "_clear": {"POST": management.clear},
-    "_commit": {"POST": management.commit},
-    "_edges": {"GET": management.edges_of},
-    "_forwarders": {"GET": management.forwarders},
-    "_global": {"GET": management.global_channels},
-    "_health": {"GET": management.health},
-    "_ids": {"GET": management.ids},
-    "_old": {"GET": management.old},
-    "_plugins": {"GET": management.plugins},
-    "_release": {"POST": management.release},
-    "_reload": {"GET": management.reload, "POST": management.reload},
-    "_rollback": {"POST": management.rollback},
-    "_roots": {"GET": management.roots},
-    "_rpc": {"POST": management.rpc},
-    "_ss": {"POST": management.snapshot},
-    "_subscribers": {"GET": management.subscribers},
-    "_sync": {"POST": management.sync},
+_GET: Final = ("GET",)
+_POST: Final = ("POST",)
+
+COMMANDS: Final[Mapping[str, Command]] = {
+    "_applied": Command(Needs.RIGHTS, management.applied, _GET),
+    "_begin": Command(Needs.RIGHTS, management.begin, _POST),
+    "_cancel": Command(Needs.RIGHTS, management.cancel, _POST),
+    "_cand": Command(Needs.RIGHTS, management.cand, _POST),
+    "_channels": Command(Needs.MONITOR, management.channels, _GET),
+    "_clear": Command(Needs.MANAGE, management.clear, _POST),
+    "_commit": Command(Needs.RIGHTS, management.commit, _POST),
+    "_edges": Command(Needs.RIGHTS, management.edges_of, _GET),
+    "_forwarders": Command(Needs.MONITOR, management.forwarders, _GET),
+    "_global": Command(Needs.MONITOR, management.global_channels, _GET),
+    "_health": Command(Needs.NOTHING, management.health, _GET),
+    "_ids": Command(Needs.MONITOR, management.ids, _GET),
+    "_old": Command(Needs.RIGHTS, management.old, _GET),
+    "_plugins": Command(Needs.MONITOR, management.plugins, _GET),
+    "_release": Command(Needs.MANAGE, management.release, _POST),
+    "_reload": Command(Needs.MANAGE, management.reload, ("GET", "POST")),
+    "_rollback": Command(Needs.RIGHTS, management.rollback, _POST),
+    "_roots": Command(Needs.RIGHTS, management.roots, _GET),
+    "_rpc": Command(Needs.RIGHTS, management.rpc, _POST),
+    "_ss": Command(Needs.MANAGE, management.snapshot, _POST),
+    "_subscribers": Command(Needs.MONITOR, management.subscribers, _GET),
+    "_sync": Command(Needs.MONITOR, management.sync, _POST),
 }
 
 
@@ -57,25 +87,42 @@ class App:
 
         :raises TegaError: where there is none, or it refuses
         """
-        methods = DOCUMENTS if not call.path.startswith("/_") else _command(call.path)
-        endpoint = methods.get(call.method)
-        if endpoint is None:
-            return _not_allowed(call, methods)
+        if not call.path.startswith("/_"):
+            if call.who.helpless:
+                raise call.who.refused("use this server")
+            endpoint = DOCUMENTS.get(call.method)
+            if endpoint is None:
+                return _not_allowed(call, DOCUMENTS)
+        else:
+            command = _command(call)
+            if call.method not in command.methods:
+                return _not_allowed(call, command.methods)
+            endpoint = command.handler
         return endpoint(self._context, call)
 
 
-def _command(path: str) -> Methods:
-    name = path[1:].removesuffix("/")
-    methods = COMMANDS.get(name)
-    if methods is None:
+def _command(call: Call) -> Command:
+    name = call.path[1:].removesuffix("/")
+    command = COMMANDS.get(name)
+    who = call.who
+    if command is None:
+        if who.helpless:
+            raise who.refused("ask for anything")
         raise NoSuchCommand(
             f"no command /{name[:64]}: names that start with '_' are commands, not data. There are "
             + ", ".join(f"/{known}" for known in COMMANDS)
         )
-    return methods
+    needs = command.needs
+    if needs is not Needs.NOTHING and (
+        who.helpless
+        or (needs is Needs.MANAGE and not who.manage)
+        or (needs is Needs.MONITOR and not who.monitor)
+    ):
+        raise who.refused(f"use /{name}")
+    return command
 
 
-def _not_allowed(call: Call, methods: Methods) -> Response:
+def _not_allowed(call: Call, methods: Iterable[str]) -> Response:
     allowed = ", ".join(sorted(methods))
     error = MethodNotAllowed(
         f"{call.method[:32]} is not offered at {call.path[:128]}; these are: {allowed}",

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from tega import strictjson
-from tega.errors import Malformed, NotFound
+from tega.access.who import Who
+from tega.errors import Forbidden, Malformed, NotFound, Unauthorized
 from tega.paths import Path, check_txid, parse
-from tega.store import encode, match
+from tega.store import match
 from tega.store.commit import Operation, Transaction, make_delete, make_put
 from tega.store.history import Result, State
-from tega.web import documents
+from tega.web import sight
 
 _PUT_KEYS: Final = frozenset(("ope", "path", "instance", "version", "ephemeral", "tega_id"))
 _DELETE_KEYS: Final = frozenset(("ope", "path", "version", "instance", "tega_id"))
@@ -32,11 +33,14 @@ class Read(NamedTuple):
     pattern: tuple[Any, ...] | None
 
 
-def read(body: bytes, tega_id: str, max_depth: int) -> tuple[Transaction, list[Read]]:
+def read(
+    body: bytes, tega_id: str, max_depth: int, who: Who
+) -> tuple[Transaction, list[Read]]:
     """The body of a REQUEST TX.
 
     :returns: what is to be committed, and what is to be read
     :raises Malformed: naming the operation that is wrong
+    :raises Forbidden, Unauthorized: where `who` may not change something
     """
     given = strictjson.loads(body)
     if type(given) is not dict or type(given.get("ops")) is not list:
@@ -60,13 +64,15 @@ def read(body: bytes, tega_id: str, max_depth: int) -> tuple[Transaction, list[R
         except Malformed as error:
             error.message = f"operation {number}: {error.message}"
             raise
+    _check_changes(who, body, given["ops"], operations)
     return Transaction(tuple(operations), tega_id, txid), reads
 
 
-def read_changes(body: bytes, tega_id: str, max_depth: int) -> Transaction:
+def read_changes(body: bytes, tega_id: str, max_depth: int, who: Who) -> Transaction:
     """The body of a client's NOTIFY: changes to be made as one transaction.
 
     :raises Malformed: naming the change that is wrong
+    :raises Forbidden, Unauthorized: where `who` may not make one
     """
     given = strictjson.loads(body)
     if type(given) is not list:
@@ -78,7 +84,15 @@ def read_changes(body: bytes, tega_id: str, max_depth: int) -> Transaction:
         except Malformed as error:
             error.message = f"change {number}: {error.message}"
             raise
+    _check_changes(who, body, given, operations)
     return Transaction(tuple(operations), tega_id)
+
+
+def _check_changes(who: Who, body: bytes, given: list[Any], operations: list[Operation]) -> None:
+    if who.rights is not None:
+        for operation in operations:
+            who.check_write(operation.path)
+    who.check_functions(body, (one.get("instance") for one in given))
 
 
 _NOTHING: Final[frozenset[str]] = frozenset()
@@ -144,34 +158,32 @@ def text(result: Result) -> bytes:
     return b'{"results":[],"seq":%d,"versions":%b}' % (result.seq, made)
 
 
-def answer(result: Result, before: State, reads: list[Read]) -> Iterator[bytes]:
+def answer(result: Result, before: State, reads: list[Read], who: Who) -> Iterator[bytes]:
     """What a TX with reads is answered, in pieces of bounded work.
 
     :param before: the state that the transaction was judged by, which is what its reads see
+    :param who: whoever reads
     """
     opening = b'{"results":['
     for one in reads:
         yield opening
         opening = b","
-        yield from _result(before, one)
+        yield from _result(before, one, who)
     versions = strictjson.dumps(result.versions)
     yield b'],"seq":%d,"versions":%b}' % (result.seq, versions)
 
 
-def _result(state: State, one: Read) -> Iterator[bytes]:
+def _result(state: State, one: Read, who: Who) -> Iterator[bytes]:
     if one.pattern is not None:
         yield b'{"instance":'
-        yield from documents.matching(match.matches(state, one.pattern), one.internal)
+        yield from sight.matching(state, who, one.pattern, one.internal)
         yield b"}"
         return
     try:
-        found = state.find(one.path, one.version)
-    except NotFound as error:
+        seen = sight.find(state, who, one.path, one.version)
+    except (NotFound, Forbidden, Unauthorized) as error:
         yield strictjson.dumps(error.body())
         return
     yield b'{"instance":'
-    if one.internal:
-        yield from documents.internal_form(found, one.path)
-    else:
-        yield from encode.plain(found.content)
-    yield b',"version":%d}' % found.version
+    yield from seen.body(one.internal)
+    yield b',"version":%d}' % seen.version

@@ -12,6 +12,7 @@ from tega.plugins import Plugins
 from tega.web.calls import Calls
 from tega.web.committer import Committer
 from tega.web.http import Call, Later
+from tega.web.limits import Limits
 from tega.web.sessions import Sessions
 from tega.web.transactions import Transactions
 
@@ -30,16 +31,18 @@ class Context(msgspec.Struct, frozen=True, eq=False):
     calls: Calls
     plugins: Plugins
     peers: Peers
+    limits: Limits
     dialer: Dialer | None = None
 
 
 def client_id(call: Call) -> str:
-    """Who asks: the tega id given, or ``anonymous``.
+    """Who asks: the tega id given, or what that one goes by.
 
     :raises Malformed: for what cannot be one
+    :raises Forbidden, Unauthorized: for that of somebody else
     """
     given = call.optional("tega_id")
-    return "anonymous" if given is None else check_tega_id(given)
+    return call.who.tega_id if given is None else call.who.goes_by(check_tega_id(given))
 
 
 def client_key(call: Call) -> str | None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 from tega import strictjson
 from tega.errors import Malformed
-from tega.paths import Path, dotted, from_url, to_url, unescape
-from tega.store import encode, match
+from tega.paths import Path, from_url, to_url, unescape
+from tega.store import match
 from tega.store.commit import Operation, Transaction, make_delete, make_put
 from tega.store.history import State
-from tega.store.node import Found
+from tega.web import sight
 from tega.web.context import Context, client_id, client_key
 from tega.web.http import Answer, Call, Response
 
@@ -26,7 +26,7 @@ def get(context: Context, call: Call) -> Answer:
     internal = call.flag("internal")
     txid = call.optional("txid")
     if txid is not None:
-        context.transactions.use(txid)
+        context.transactions.use(txid, call.who)
     if call.flag("consistent"):
         return _get_consistent(context, call, version, internal)
     return _get(context, call, version, internal)
@@ -41,13 +41,14 @@ async def _get_consistent(
     if not call.flag("regex_flag"):
         names = from_url(call.path)[:1] or following
     for name in sorted(names):
-        await context.peers.barrier(name)
+        if call.who.sees((name,)):
+            await context.peers.barrier(name)
     return _get(context, call, version, internal)
 
 
 def _get(context: Context, call: Call, version: int | None, internal: bool) -> Answer:
     state = context.database.state
-    stale = context.peers.stale
+    stale = [name for name in context.peers.stale if call.who.sees((name,))]
     if call.flag("regex_flag"):
         return _get_matching(state, call, version, internal, _staleness(stale))
     path = from_url(call.path)
@@ -55,22 +56,15 @@ def _get(context: Context, call: Call, version: int | None, internal: bool) -> A
         if version is not None:
             raise Malformed("version: every root counts its own; ask for one root's")
         headers = {"Etag": f'"{state.seq}"', **_staleness(stale)}
-        return Response(_all_roots(state, internal), headers=headers)
-    found = state.find(path, version)
-    body = internal_form(found, path) if internal else encode.plain(found.content)
-    headers = {"Etag": f'"{found.version}"', **_staleness(path[:1] if path[0] in stale else ())}
-    return Response(body, headers=headers)
+        return Response(sight.all_roots(state, call.who, internal), headers=headers)
+    seen = sight.find(state, call.who, path, version)
+    headers = {"Etag": f'"{seen.version}"', **_staleness(path[:1] if path[0] in stale else ())}
+    return Response(seen.body(internal), headers=headers)
 
 
 def _staleness(names: Iterable[str]) -> dict[str, str]:
     """The header that names roots whose leaders are away, as the paths of URLs."""
     return {"Tega-Stale": ", ".join(to_url((name,)) for name in names)} if names else {}
-
-
-def internal_form(found: Found, path: Path) -> Iterator[bytes]:
-    """What stands at a path, with the attributes of every node."""
-    parent = path[-2] if len(path) > 1 else None
-    return encode.internal(found.content, found.version, path[-1], parent, found.ephemeral)
 
 
 def put(context: Context, call: Call) -> Answer:
@@ -81,7 +75,9 @@ def put(context: Context, call: Call) -> Answer:
     if not call.body:
         raise Malformed("no body: send the value as JSON (null is a value too)")
     path = _document_path(call)
+    call.who.check_write(path)
     value = strictjson.loads(call.body)
+    call.who.check_functions(call.body, (value,))
     operation = make_put(
         path, value, call.integer("version"), tega_id, context.database.max_depth, ephemeral
     )
@@ -92,9 +88,9 @@ def delete(context: Context, call: Call) -> Answer:
     """Remove a subtree, at once or in an open transaction."""
     call.allow("version", "txid", "tega_id")
     tega_id = client_id(call)
-    operation = make_delete(
-        _document_path(call), call.integer("version"), tega_id, context.database.max_depth
-    )
+    path = _document_path(call)
+    call.who.check_write(path)
+    operation = make_delete(path, call.integer("version"), tega_id, context.database.max_depth)
     return _change(context, call, operation, tega_id)
 
 
@@ -108,21 +104,9 @@ def _document_path(call: Call) -> Path:
 def _change(context: Context, call: Call, operation: Operation, tega_id: str) -> Answer:
     txid = call.optional("txid")
     if txid is not None:
-        context.transactions.use(txid).operations.append(operation)
+        context.transactions.use(txid, call.who).operations.append(operation)
         return {"txid": txid}
     return context.committer.submit(Transaction((operation,), tega_id, client_key(call)))
-
-
-def _all_roots(state: State, internal: bool) -> Iterator[bytes]:
-    opening = b"{"
-    for root in state.live_roots():
-        yield opening + strictjson.dumps(root.name) + b":"
-        if internal:
-            yield from encode.internal(root.content, root.version, root.name, None)
-        else:
-            yield from encode.plain(root.content)
-        opening = b","
-    yield b"{}" if opening == b"{" else b"}"
 
 
 def _get_matching(
@@ -133,25 +117,4 @@ def _get_matching(
     pattern = unescape(call.path[1:].removesuffix("/"))
     # Compiled before the first byte is sent, so that a refusal can still be one.
     compiled = match.compile_pattern(pattern)
-    return Response(matching(match.matches(state, compiled), internal), headers=headers)
-
-
-def matching(found: Iterator[match.Match | None], internal: bool) -> Iterator[bytes]:
-    """Every match of a regex path: an object by path, with captured groups and subtree."""
-    opening = b"{"
-    for one in found:
-        if one is None:
-            yield b""
-            continue
-        yield opening + strictjson.dumps(dotted(one.path)) + b':{"groups":'
-        yield strictjson.dumps(one.groups) + b',"instance":'
-        if internal:
-            parent = one.path[-2] if len(one.path) > 1 else None
-            yield from encode.internal(
-                one.content, one.version, one.path[-1], parent, one.ephemeral
-            )
-        else:
-            yield from encode.plain(one.content)
-        yield b"}"
-        opening = b","
-    yield b"{}" if opening == b"{" else b"}"
+    return Response(sight.matching(state, call.who, compiled, internal), headers=headers)

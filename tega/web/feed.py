@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from tega import strictjson
+from tega.access.who import Who
 from tega.database import Database
 from tega.notices import Notice, standing
 from tega.paths import wire
@@ -20,22 +21,27 @@ from tega.protocol import Since
 from tega.protocol.frames import frame
 from tega.subscriber import SCOPE
 from tega.watch import Publication, Subscription, Watcher
+from tega.web.limits import Limits
 from tega.web.outbox import FRAGMENT, Outbox
 
 log = logging.getLogger(__name__)
 
-#: A client that has so many bytes still to take falls behind, and is read no further.
-MAX_BACKLOG: Final = 1 << 20
+#: Most bytes of a notice that is kept for all who get it.
+_KEPT: Final = 1 << 20
 
 
 class Feed(Watcher):
     """A watcher at the other end of a connection.
 
     :param outbox: takes what is to be sent
+    :ivar who: whoever is told
     """
 
-    def __init__(self, database: Database, outbox: Outbox) -> None:
+    def __init__(self, database: Database, outbox: Outbox, limits: Limits, who: Who) -> None:
         super().__init__("")
+        self.limits = limits
+        self.who = who
+        self.rights = who.rights
         self.database = database
         self.outbox = outbox
         self._hub = database.hub
@@ -80,10 +86,10 @@ class Feed(Watcher):
 
     def _full(self) -> bool:
         """Whether the client has not taken what it was sent."""
-        if self.outbox.backlog > MAX_BACKLOG:
+        if self.outbox.backlog > self.limits.backlog:
             # A lot may be waiting for the end of this turn only.
             self.outbox.flush()
-        return self.outbox.backlog > MAX_BACKLOG
+        return self.outbox.backlog > self.limits.backlog
 
     def _send(self, notice: Notice) -> None:
         if notice.frame is None:
@@ -175,7 +181,7 @@ class Feed(Watcher):
             message="what has changed since is no longer known: what follows is all there is",
         )
         levels, regex = subscription.levels, subscription.regex
-        there = standing(state, levels, regex, self.database.tega_id)
+        there = standing(state, levels, regex, self.database.tega_id, self.rights)
         self.outbox.send_pieces(_after(b"NOTIFY\n", there))
 
 
@@ -190,7 +196,7 @@ def _bounded(chunks: Iterator[bytes]) -> bytes | None:
     found = []
     for chunk in chunks:
         size += len(chunk)
-        if size > MAX_BACKLOG:
+        if size > _KEPT:
             return None
         found.append(chunk)
     return b"".join(found)

@@ -26,7 +26,8 @@ from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
 from tega import strictjson
-from tega.errors import Internal, Malformed, TegaError, TooLarge, UrlTooLong
+from tega.access.who import UNLIMITED, Who
+from tega.errors import Internal, Malformed, TegaError, TooLarge, Unauthorized, UrlTooLong
 
 log = logging.getLogger(__name__)
 
@@ -113,14 +114,21 @@ class Call:
     :ivar method: GET, PUT, ...
     :ivar path: the URL's path as it came, percent-encoded
     :ivar body: as it came
+    :ivar who: whoever asks
     """
 
-    __slots__ = ("_params", "body", "headers", "method", "path")
+    __slots__ = ("_params", "body", "headers", "method", "path", "who")
 
     def __init__(
-        self, method: str, uri: str, headers: httputil.HTTPHeaders, body: bytes = b""
+        self,
+        method: str,
+        uri: str,
+        headers: httputil.HTTPHeaders,
+        body: bytes = b"",
+        who: Who = UNLIMITED,
     ) -> None:
         self.method = method
+        self.who = who
         self.headers = headers
         self.body = body
         if not uri.isascii():
@@ -205,7 +213,9 @@ class Service(httputil.HTTPServerConnectionDelegate):
     :param handler: is called with every whole request
     :param max_body: most bytes of a request body
     :param max_url: most bytes of a request's URL
-    :param upgrade: takes a request that asks to go on as a WebSocket: method, headers, connection
+    :param upgrade: takes a request that asks to go on as a WebSocket: method, headers, connection,
+        and who asks
+    :param admit: tells who asks, by headers and connection, or refuses the request
     """
 
     def __init__(
@@ -213,8 +223,10 @@ class Service(httputil.HTTPServerConnectionDelegate):
         handler: Handler,
         max_body: int,
         max_url: int,
-        upgrade: Callable[[str, httputil.HTTPHeaders, HTTP1Connection], None],
+        upgrade: Callable[[str, httputil.HTTPHeaders, HTTP1Connection, Who], None],
+        admit: Callable[[httputil.HTTPHeaders, HTTP1Connection], Who],
     ) -> None:
+        self.admit = admit
         self.handler = handler
         self.max_body = max_body
         self.max_url = max_url
@@ -281,6 +293,7 @@ class _Exchange(httputil.HTTPMessageDelegate):
         self._headers: httputil.HTTPHeaders | None = None
         self._chunks: list[bytes] = []
         self._size = 0
+        self._who = UNLIMITED
 
     # -- the request --------------------------------------------------------------------------
 
@@ -324,11 +337,12 @@ class _Exchange(httputil.HTTPMessageDelegate):
             )
             return
         try:
+            self._who = who = self._service.admit(self._headers, self._connection)
             if uri.rstrip("/") == _WEBSOCKET:
-                self._service.upgrade(self._start.method, self._headers, self._connection)
+                self._service.upgrade(self._start.method, self._headers, self._connection, who)
                 self._service.end()
                 return
-            call = Call(self._start.method, uri, self._headers, b"".join(self._chunks))
+            call = Call(self._start.method, uri, self._headers, b"".join(self._chunks), who)
             answer = self._service.handler(call)
         except Exception as error:
             self._refuse(error)
@@ -369,7 +383,9 @@ class _Exchange(httputil.HTTPMessageDelegate):
                 reference, self._start.method, self._start.path[:512], exc_info=error,
             )
             error = Internal(f"internal error, reference {reference} in the server's log")
-        self._answer(error_response(error))
+        error = self._who.told(error)
+        headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else None
+        self._answer(error_response(error, headers=headers))
 
     def _answer(self, answer: Answer) -> None:
         assert self._start is not None

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from tega import strictjson
+from tega.access.rules import CALL, READ
+from tega.access.who import Who
 from tega.errors import (
     Collision,
     Malformed,
@@ -16,10 +18,9 @@ from tega.errors import (
 )
 from tega.paths import dotted, parse
 from tega.peering.health import health_of
-from tega.store import encode, node
 from tega.store.commit import Rollback
 from tega.store.edges import edges
-from tega.store.node import ABSENT
+from tega.web import sight
 from tega.web.context import Context, client_id, client_key
 from tega.web.http import Answer, Call, Later, Response, error_response
 
@@ -33,33 +34,22 @@ _SYNC: Final = 30.0
 def begin(context: Context, call: Call) -> Answer:
     """Open a transaction."""
     call.allow("tega_id")
-    return {"txid": context.transactions.begin(client_id(call))}
+    return {"txid": context.transactions.begin(client_id(call), call.who)}
 
 
 def cand(context: Context, call: Call) -> Answer:
     """The roots that an open transaction touches, as its commit would leave them."""
     call.allow("txid", "tega_id")
-    found = context.transactions.use(call.text("txid"))
-    return Response(_candidate(context.database.candidate(found.operations, found.tega_id)))
-
-
-def _candidate(roots: list[tuple[str, int, node.MaybeContent]]) -> Iterator[bytes]:
-    yield b"["
-    for number, (name, version, content) in enumerate(roots):
-        if number:
-            yield b","
-        if content is ABSENT:
-            yield strictjson.dumps({"_deleted": True, "_oid": name})
-        else:
-            yield from encode.internal(content, version, name, None)
-    yield b"]"
+    found = context.transactions.use(call.text("txid"), call.who)
+    candidate = context.database.candidate(found.operations, found.tega_id)
+    return Response(sight.candidate(candidate, call.who))
 
 
 def cancel(context: Context, call: Call) -> Answer:
     """Forget an open transaction."""
     call.allow("txid", "tega_id")
     txid = call.text("txid")
-    context.transactions.end(txid, None)
+    context.transactions.end(txid, None, call.who)
     return {"txid": txid}
 
 
@@ -75,19 +65,23 @@ async def commit(context: Context, call: Call) -> Answer:
     if known is not None:
         return known
     try:
-        return await _commit(context, txid, key)
+        return await _commit(context, txid, key, call.who)
     except Collision as error:
         return error_response(error, _NOT_ACCEPTABLE)
 
 
-def _commit(context: Context, txid: str, key: str | None) -> Later:
+def _commit(context: Context, txid: str, key: str | None, who: Who) -> Later:
     """Commit, or wait for the commit of the same transaction that is under way."""
     running = context.committing.get(txid)
     if running is None:
         # Before the transaction ends: 404 would say that it cannot have been committed.
         if context.database.refusal is not None:
             raise context.database.refusal
-        running = context.committer.submit(context.transactions.end(txid, key))
+        request = context.transactions.end(txid, key, who)
+        for operation in request.operations:
+            # The rules may be others by now.
+            who.check_write(operation.path)
+        running = context.committer.submit(request)
         context.committing[txid] = running
         running.then(lambda _: context.committing.__delitem__(txid))
     return running
@@ -100,6 +94,7 @@ def rollback(context: Context, call: Call) -> Answer:
     if backto is None:
         raise Malformed("missing parameter 'backto'", parameter="backto")
     root = call.text("root_oid")
+    call.who.check_write((root,))
     return context.committer.submit(Rollback(root, backto, client_id(call), client_key(call)))
 
 
@@ -146,21 +141,24 @@ async def sync(context: Context, call: Call) -> Answer:
 async def rpc(context: Context, call: Call) -> Answer:
     """Call the function at a path."""
     call.allow("path", "tega_id")
-    result = await context.calls.submit(parse(call.text("path")), call.body, client_id(call))
+    path = parse(call.text("path"))
+    call.who.check(CALL, path)
+    result = await context.calls.submit(path, call.body, client_id(call))
     return Response(b'{"result":%b}' % result)
 
 
 def roots(context: Context, call: Call) -> Answer:
     """Every root and its newest version."""
     call.allow("tega_id")
-    return {root.name: root.version for root in context.database.state.live_roots()}
+    return {root.name: root.version for root in sight.roots(context.database.state, call.who)}
 
 
 def old(context: Context, call: Call) -> Answer:
     """Every root's readable old versions, those of deleted roots too."""
     call.allow("tega_id")
     state = context.database.state
-    return [{name: state.roots[name].old_versions()} for name in sorted(state.roots)]
+    names = [name for name in sorted(state.roots) if call.who.sees((name,))]
+    return [{name: state.roots[name].old_versions()} for name in names]
 
 
 def channels(context: Context, call: Call) -> Answer:
@@ -211,8 +209,9 @@ def edges_of(context: Context, call: Call) -> Answer:
     call.allow("root_oid", "old_roots", "tega_id")
     state, name = context.database.state, call.optional("root_oid")
     if name is not None:
+        call.who.check_sight((name,), READ)
         _root_version(context, call)
-    return Response(_edges(edges(state, name, call.flag("old_roots"))))
+    return Response(_edges(edges(state, name, call.flag("old_roots"), call.who.reads)))
 
 
 def _edges(pairs: Iterator[tuple[str, str]]) -> Iterator[bytes]:
@@ -226,7 +225,9 @@ def _edges(pairs: Iterator[tuple[str, str]]) -> Iterator[bytes]:
 def applied(context: Context, call: Call) -> Answer:
     """How far each server is that has a root: its version, by tega id."""
     call.allow("root_oid", "tega_id")
-    return context.peers.applied(call.text("root_oid"))
+    name = call.text("root_oid")
+    call.who.check_sight((name,), READ)
+    return context.peers.applied(name)
 
 
 def release(context: Context, call: Call) -> Answer:
@@ -244,23 +245,31 @@ def _root_version(context: Context, call: Call) -> int:
 
 
 def health(context: Context, call: Call) -> Answer:
-    """Whether the database takes commits, and why it does not."""
+    """Whether the database takes commits, and why it does not.
+
+    Who may not look at the server's state gets the status, and nothing more.
+    """
     call.allow("tega_id")
     database = context.database
     state, refusal = database.state, database.refusal
-    body: dict[str, Any] = {
-        "status": "ok" if refusal is None else "read_only",
-        "tega_id": database.tega_id,
-        "life": state.life,
-        "seq": state.seq,
-        "roots": len(state.live_roots()),
-    }
+    body: dict[str, Any] = {"status": "ok" if refusal is None else "read_only"}
+    if call.who.monitor:
+        body |= {
+            "tega_id": database.tega_id,
+            "life": state.life,
+            "seq": state.seq,
+            "roots": len(state.live_roots()),
+        }
     if refusal is not None:
-        return Response(strictjson.dumps({**body, "reason": refusal.message}), refusal.status)
+        if call.who.monitor:
+            body["reason"] = refusal.message
+        return Response(strictjson.dumps(body), refusal.status)
     peers, reasons = health_of(context.peers, context.dialer)
-    if peers:
-        body["peers"] = peers
     if reasons:
         body["status"] = "degraded"
-        body["reason"] = "; ".join(reasons)
+    if call.who.monitor:
+        if peers:
+            body["peers"] = peers
+        if reasons:
+            body["reason"] = "; ".join(reasons)
     return body

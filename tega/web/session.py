@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from tega import strictjson
+from tega.access.rules import CALL, PUBLISH, READ, SUBSCRIBE
+from tega.access.who import UNLIMITED, Who
 from tega.database import Pending
 from tega.errors import (
     CallTimeout,
@@ -45,10 +47,10 @@ from tega.subscriber import SCOPE
 from tega.watch import Publication
 from tega.web import batch, calls
 from tega.web.context import Context
-from tega.web.feed import MAX_BACKLOG, Feed
+from tega.web.feed import Feed
 from tega.web.http import Later
 from tega.web.outbox import PING_FRAME, Outbox, Pieces
-from tega.web.sessions import NOT_OURS, TAKEN_OVER
+from tega.web.sessions import GOING_AWAY, NOT_OURS, REVOKED, TAKEN_OVER
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +60,6 @@ _MAX_HELD: Final = 256
 #: A server whose tega id another one claims has so long to answer a ping, seconds.
 _PROBE: Final = 2.0
 
-#: Requests of one client that may be open; it is read no further until half of them are done.
-MAX_OPEN: Final = 1024
-
 
 class ServerSession(Feed):
     """The server's end of one connection.
@@ -68,6 +67,8 @@ class ServerSession(Feed):
     :param outbox: takes what is to be sent
     :param hang_up: closes the connection, with a code and a reason
     :param widen: lets longer messages come from now on
+    :param who: whoever has come
+    :param address: where from
     :ivar heard: when something came last, by the event loop's clock
     """
 
@@ -77,9 +78,12 @@ class ServerSession(Feed):
         outbox: Outbox,
         hang_up: Callable[[int, str], None],
         widen: Callable[[], None],
+        who: Who = UNLIMITED,
+        address: str = "",
     ) -> None:
-        super().__init__(context.database, outbox)
+        super().__init__(context.database, outbox, context.limits, who)
         self.widen = widen
+        self.address = address
         self._context = context
         self._hang_up = hang_up
         self._connection = Connection(Role.SERVER)
@@ -89,6 +93,8 @@ class ServerSession(Feed):
         self._last_call = 0
         self._unanswered = 0
         self._room: Future[None] | None = None
+        # So long it is read no further, for it asks too often.
+        self._late = 0.0
         # What came while it is seen whether the tega id is free.
         self._held: list[str] | None = None
         #: Where this is a connection of another server, its other half.
@@ -106,6 +112,9 @@ class ServerSession(Feed):
             if len(self._held) > _MAX_HELD:
                 self.close(NOT_OURS, "too much before the session began")
             return
+        if self.limits.rates.rate:
+            name = self.who.name if self.who.known and not self.who.unbound else self.address
+            self._late = self.limits.rates.take(name, self._loop.time(), granted=True)
         message: Message | None = None
         try:
             message = self._connection.receive(text)
@@ -137,7 +146,12 @@ class ServerSession(Feed):
         if self.link is not None:
             # Answers have to get through, whatever is open.
             return None
-        if self._open >= MAX_OPEN or self.outbox.backlog > MAX_BACKLOG:
+        if self._late:
+            rest = self._loop.create_future()
+            self._loop.call_later(self._late, _finish, rest)
+            self._late = 0.0
+            return rest
+        if self._open >= self.limits.open_requests or self.outbox.backlog > self.limits.backlog:
             self._room = self._loop.create_future()
             return self._room
         return None
@@ -153,10 +167,16 @@ class ServerSession(Feed):
 
     def refuse(self, error: TegaError) -> None:
         """Tell what is wrong with something that has no answer."""
-        body = error.body()["error"]
+        body = self.who.told(error).body()["error"]
         self.say(body.pop("code"), **body)
 
     def _begin(self, message: Session) -> None:
+        try:
+            self.who.goes_by(message.tega_id)
+        except TegaError:
+            # It may try again with another id.
+            self._connection = Connection(Role.SERVER)
+            raise
         before = self._context.sessions.get(message.tega_id)
         if isinstance(before, ServerSession) and before.link is not None and not before.over:
             # Two servers with one id, a cloned disk perhaps; or one, whose old connection has died
@@ -202,6 +222,8 @@ class ServerSession(Feed):
         log.info("session %s begins", self.tega_id)
 
     def _subscribe(self, message: Subscribe) -> None:
+        if not message.regex:
+            self.who.check_sight(parse(message.path), READ, SUBSCRIBE)
         self.subscribe(message.path, SCOPE(message.scope), message.regex, message.since)
 
     def _unsubscribe(self, message: Unsubscribe) -> None:
@@ -211,13 +233,18 @@ class ServerSession(Feed):
             self._hub.unsubscribe(self, message.path, message.regex)
 
     def _publish(self, message: Publish) -> None:
-        self._hub.tell(Publication(parse(message.channel), self.tega_id, message.body), self)
+        channel = parse(message.channel)
+        self.who.check(PUBLISH, channel)
+        self._hub.tell(Publication(channel, self.tega_id, message.body), self)
 
     def _changes(self, message: Notify) -> None:
-        request = batch.read_changes(message.body, self.tega_id, self.database.max_depth)
+        request = batch.read_changes(
+            message.body, self.tega_id, self.database.max_depth, self.who
+        )
         self._commit(request)
 
     def _roll_back(self, message: Rollback) -> None:
+        self.who.check_write((message.root,))
         self._commit(commits.Rollback(message.root, message.backto, self.tega_id))
 
     def _commit(self, request: commits.Request) -> None:
@@ -244,12 +271,16 @@ class ServerSession(Feed):
         if message.type == "TX":
             self._transact(message)
         elif message.type == "SYNC" and self.scope == "global":
+            if not self.who.peer:
+                raise self.who.refused("be another server's peer")
             log.info("%s is a server, and gets its roots from here", self.tega_id)
             self.widen()
-            self.link = self._context.peers.accepted(_PeerWire(self), self.tega_id)
+            self.link = self._context.peers.accepted(_PeerWire(self), self.tega_id, self.who)
             self._from_peer(message)
         elif message.type == "RPC":
-            call = self._context.calls.submit(parse(message.path), message.body, self.tega_id)
+            path = parse(message.path)
+            self.who.check(CALL, path)
+            call = self._context.calls.submit(path, message.body, self.tega_id)
             call.then(lambda answer: self._answer_call(message, answer))
         else:
             raise NoPeer(
@@ -273,7 +304,9 @@ class ServerSession(Feed):
             self.outbox.send(frame(self._connection.send(message).encode()))
 
     def _transact(self, message: Request) -> None:
-        request, reads = batch.read(message.body, self.tega_id, self.database.max_depth)
+        request, reads = batch.read(
+            message.body, self.tega_id, self.database.max_depth, self.who
+        )
 
         def settled(pending: Pending) -> None:
             try:
@@ -282,7 +315,7 @@ class ServerSession(Feed):
                 self._answer_error(message, error)
                 return
             if reads:
-                self._answer_pieces(message, batch.answer(result, pending.before, reads))
+                self._answer_pieces(message, batch.answer(result, pending.before, reads, self.who))
             else:
                 self._answer(message, batch.text(result))
 
@@ -312,7 +345,7 @@ class ServerSession(Feed):
 
     def _answer_error(self, message: Request, error: TegaError) -> None:
         self._connection.answered(message.seq_no)
-        body = strictjson.dumps(error.body()["error"])
+        body = strictjson.dumps(self.who.told(error).body()["error"])
         self.outbox.send(frame(_head(message, " ERROR") + body))
         self._make_room()
 
@@ -320,7 +353,8 @@ class ServerSession(Feed):
         room = self._room
         if room is None or room.done():
             return
-        if self._open <= MAX_OPEN // 2 and self.outbox.backlog <= MAX_BACKLOG:
+        limits = self.limits
+        if self._open <= limits.open_requests // 2 and self.outbox.backlog <= limits.backlog:
             room.set_result(None)
 
     def drained(self) -> None:
@@ -339,9 +373,13 @@ class ServerSession(Feed):
         :returns: the result as JSON, or the error that the caller gets
         :raises OverLimit: where too many calls are open
         """
-        if len(self._calls) >= MAX_OPEN:
-            raise OverLimit(f"{self.tega_id} has {MAX_OPEN} calls open, the limit: try again later")
-        if self.outbox.backlog > MAX_BACKLOG:
+        most = self.limits.open_requests
+        if len(self._calls) >= most:
+            raise OverLimit(
+                f"{self.tega_id} has {most} calls open, the limit: try again later",
+                setting="max-requests",
+            )
+        if self.outbox.backlog > self.limits.backlog:
             raise OverLimit(f"{self.tega_id} does not take the calls that it has: try again later")
         self._last_call += 1
         request = Request(self._last_call, "RPC", caller, path, body)
@@ -376,6 +414,19 @@ class ServerSession(Feed):
             )
 
     # -- the end --------------------------------------------------------------------------------
+
+    def judge_again(self, again: Callable[[Who], Who | None]) -> None:
+        """The rules are others now, or the credentials."""
+        who = again(self.who)
+        if who is None or who.helpless or (self.link is not None and not who.peer):
+            self.say("unauthorized", message="the credential is not valid any more")
+            self.close(REVOKED, "the credential is not valid any more")
+        elif self.link is not None and who is not self.who:
+            # What goes over was judged at its beginning.
+            self.close(GOING_AWAY, "the rules have changed")
+        else:
+            self.who = who
+            self.rights = who.rights
 
     def taken_over(self) -> None:
         """Another connection has this session's tega id now."""
@@ -425,6 +476,11 @@ class _PeerWire:
 
     def close(self, reason: str) -> None:
         self._session.close(NORMAL, reason[:100])
+
+
+def _finish(turn: Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
 
 
 def _head(message: Request, error: str = "") -> bytes:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final, Protocol
 
+from tega.access.who import Who
 from tega.database import Database
-from tega.errors import Refused
+from tega.errors import OverLimit, Refused
 from tega.web.http import Later
 from tega.web.outbox import PING_FRAME, Outbox, Outboxes
 
@@ -17,7 +19,7 @@ log = logging.getLogger(__name__)
 _LOOK: Final = 1.0
 
 #: Close codes, of the range that RFC 6455 leaves to applications.
-TAKEN_OVER, SILENT, NOT_OURS = 4001, 4002, 4003
+TAKEN_OVER, SILENT, NOT_OURS, REVOKED = 4001, 4002, 4003, 4004
 
 #: RFC 6455: the server is going away.
 GOING_AWAY: Final = 1001
@@ -40,6 +42,9 @@ class Client(Protocol):
     def taken_over(self) -> None:
         """Another connection has the tega id now."""
 
+    def judge_again(self, again: Callable[[Who], Who | None]) -> None:
+        """The rules are others now, or the credentials: `again` says what holds for whom."""
+
     def close(self, code: int, reason: str) -> None:
         """End the connection."""
 
@@ -49,10 +54,14 @@ class Sessions:
 
     :param ping_interval: a connection that is silent for so long is pinged, seconds
     :param ping_timeout: one that is silent for so long is gone, seconds
+    :param most: how many there may be
     """
 
-    def __init__(self, database: Database, ping_interval: float, ping_timeout: float) -> None:
+    def __init__(
+        self, database: Database, ping_interval: float, ping_timeout: float, most: int = 100_000
+    ) -> None:
         self.database = database
+        self._most = most
         self.outboxes = Outboxes()
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
@@ -83,10 +92,16 @@ class Sessions:
         """A session gives its tega id. One that has it already is ended; its nodes stay.
 
         :raises Refused: where no session can have that id
+        :raises OverLimit: where there are too many
         """
         if tega_id in self._reserved:
             raise Refused(f"{tega_id!r} is the server's own id or a plugin's: choose another")
         before = self._by_id.get(tega_id)
+        if before is None and len(self._by_id) >= self._most:
+            raise OverLimit(
+                f"this server has {self._most} sessions, the limit: try again later",
+                setting="max-sessions",
+            )
         self._by_id[tega_id] = session
         self.database.join(tega_id)
         if before is not None:
@@ -128,6 +143,11 @@ class Sessions:
                 session.close(SILENT, "silent")
             elif silent > self._ping_interval:
                 session.outbox.send(PING_FRAME)
+
+    def judge_again(self, again: Callable[[Who], Who | None]) -> None:
+        """The rules are others now, or the credentials."""
+        for session in list(self._all):
+            session.judge_again(again)
 
     def end(self) -> None:
         """Take no more, and tell every client that the server goes away."""

@@ -7,13 +7,13 @@ import base64
 import logging
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urlsplit
 
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, ResponseStartLine
 from tornado.iostream import IOStream, StreamClosedError
 
-from tega.errors import Forbidden, Malformed
+from tega.access.who import Who
+from tega.errors import Malformed
 from tega.protocol.frames import (
     CLOSE,
     NORMAL,
@@ -27,6 +27,7 @@ from tega.protocol.frames import (
 )
 from tega.protocol.frames import PONG as _PONG
 from tega.web.context import Context
+from tega.web.door import address_of
 from tega.web.outbox import Outbox
 from tega.web.session import ServerSession
 
@@ -47,29 +48,29 @@ _TURN: Final = 0.005
 #: So long a client may take to close its end of the connection too, seconds.
 _PARTING: Final = 2.0
 
-_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
-
 
 class WebSockets:
     """Takes WebSocket connections.
 
     :param max_body: most bytes of a value, and so about those of a message
-    :param loopback: whether the server listens on loopback addresses only
     """
 
-    def __init__(self, context: Context, max_body: int, loopback: bool) -> None:
+    def __init__(self, context: Context, max_body: int) -> None:
         self._context = context
         self._limit = max_body + _MORE
-        self._loopback = loopback
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def accept(self, method: str, headers: HTTPHeaders, connection: HTTP1Connection) -> None:
+    def accept(
+        self, method: str, headers: HTTPHeaders, connection: HTTP1Connection, who: Who
+    ) -> None:
         """Go on as a WebSocket, where a request asks for that as it should.
 
-        :raises Malformed, Forbidden: where it does not, or comes from a page of elsewhere
+        :raises Malformed: where it does not
+        :raises Unauthorized: where whoever asks could do nothing with it
         """
         key = _checked_key(method, headers)
-        self._check_origin(headers)
+        if who.helpless:
+            raise who.refused("have a session")
         answer = HTTPHeaders(
             {
                 "Upgrade": "websocket",
@@ -80,28 +81,14 @@ class WebSockets:
         connection.write_headers(
             ResponseStartLine("HTTP/1.1", 101, "Switching Protocols"), answer
         )
+        address = address_of(connection)
         stream = connection.detach()
-        task = asyncio.get_running_loop().create_task(self._serve(stream))
+        task = asyncio.get_running_loop().create_task(self._serve(stream, who, address))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _check_origin(self, headers: Mapping[str, str]) -> None:
-        """Refuse a page of another origin: browsers let any page connect to any server."""
-        origin = headers.get("Origin")
-        if origin is None:
-            return
-        try:
-            parts = urlsplit(origin)
-            if parts.netloc.lower() == headers.get("Host", "").lower():
-                return
-            if self._loopback and parts.hostname in _LOOPBACK:
-                return
-        except ValueError:
-            pass
-        raise Forbidden(f"a page of {origin[:128]} may not connect to this server")
-
-    async def _serve(self, stream: IOStream) -> None:
-        connection = _Connection(self._context, stream, Reader(self._limit))
+    async def _serve(self, stream: IOStream, who: Who, address: str) -> None:
+        connection = _Connection(self._context, stream, Reader(self._limit), who, address)
         try:
             await connection.read()
         except StreamClosedError:
@@ -140,14 +127,18 @@ class _Connection:
 
     __slots__ = ("_closing", "_loop", "_outbox", "_reader", "_stream", "session")
 
-    def __init__(self, context: Context, stream: IOStream, reader: Reader) -> None:
+    def __init__(
+        self, context: Context, stream: IOStream, reader: Reader, who: Who, address: str
+    ) -> None:
         self._stream = stream
         self._reader = reader
         self._loop = asyncio.get_running_loop()
         self._closing = False
         stream.set_nodelay(True)
         self._outbox = Outbox(stream, context.sessions.outboxes, self._drained)
-        self.session = ServerSession(context, self._outbox, self._hang_up, self._widen)
+        self.session = ServerSession(
+            context, self._outbox, self._hang_up, self._widen, who, address
+        )
 
     def _widen(self) -> None:
         self._reader.limit = _MAX_PEER

@@ -195,6 +195,7 @@ def test_the_table_is_whole() -> None:
         "closed", "unavailable",  # tests/unit/test_database.py
         "not_understood", "forbidden", "over_limit",  # tests/behaviour/test_sessions.py
         "call_failed", "call_timeout",  # tests/behaviour/test_rpc.py
+        "unauthorized",  # tests/behaviour/test_access.py
         "ephemeral_conflict",  # tests/unit/test_store_ephemeral.py
         "leader_away", "led_elsewhere", "diverged",  # tests/peering/
         "log", "corrupt", "locked",  # errors of the start

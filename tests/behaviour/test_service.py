@@ -225,7 +225,7 @@ def test_flag_over_variable_over_file_over_default(tmp_path: Path) -> None:
 JUDGED = [setting for setting in TABLE if setting.name != "address"]
 
 #: What is wrong for each of them, where "?!" is not.
-WRONG = {"logdir": "", "config": "a.b", "operational": "_a"}
+WRONG = {"logdir": "", "tokens": "", "access": "", "config": "a.b", "operational": "_a"}
 
 
 @pytest.mark.parametrize("setting", JUDGED, ids=lambda setting: setting.name)

@@ -31,6 +31,8 @@ from service import Service, check
 from tornado.iostream import StreamClosedError
 from wsclient import Ended, Message, WSClient, delete, put
 
+from tega.access.rates import Rates
+from tega.access.who import UNLIMITED
 from tega.database import Database, new_life
 from tega.log.file import FileLog
 from tega.log.memory import MemoryLog
@@ -42,7 +44,10 @@ from tega.subscriber import SCOPE
 from tega.web import feed as feeds
 from tega.web import outbox as outboxes
 from tega.web.feed import Feed
+from tega.web.limits import Limits
 from tega.web.outbox import Outbox, Outboxes
+
+LIMITS = Limits(100, 1024, 1 << 20, Rates(0.0, 1.0))
 
 # -- histories ------------------------------------------------------------------------------------
 
@@ -384,7 +389,7 @@ class Listener:
         """Connect, and resume so many of the subscriptions now."""
         self.wire, self.seen = Wire(), 0
         made_outbox = Outbox(self.wire, Outboxes(), lambda: self.feed.drained())  # type: ignore
-        self.feed = Feed(self.db, made_outbox)
+        self.feed = Feed(self.db, made_outbox, LIMITS, UNLIMITED)
         self.feed.tega_id = self.name
         self.left = list(self.histories)
         self.resume(count)

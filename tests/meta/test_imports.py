@@ -13,7 +13,8 @@ TEGA = ROOT / "tega"
 #: The floors, lowest first; rooms on one floor may use each other as long as there is no cycle.
 FLOORS = [
     {"errors", "paths", "strictjson", "heap", "__init__"},
-    {"store", "leaf", "tree", "util", "rpc", "subscriber", "topics", "notices", "protocol"},
+    {"store", "leaf", "tree", "util", "rpc", "subscriber", "topics", "notices", "protocol",
+     "access"},
     {"log", "watch"},
     {"database"},
     {"callbacks", "tx", "embedded", "idb", "driver"},

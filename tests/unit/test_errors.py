@@ -25,6 +25,7 @@ STATUS = {
     "no_session": 409,
     "ephemeral_conflict": 409,
     "not_understood": 400,
+    "unauthorized": 401,
     "forbidden": 403,
     "over_limit": 429,
     "call_failed": 502,

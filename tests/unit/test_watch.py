@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tega.access.rates import Rates
+from tega.access.who import UNLIMITED
 from tega.database import Database, new_life
 from tega.errors import Malformed, OverLimit
 from tega.log.memory import MemoryLog
@@ -22,7 +24,10 @@ from tega.subscriber import SCOPE
 from tega.watch import Publication, Watcher
 from tega.web import feed as feeds
 from tega.web.feed import MAX_BACKLOG, Feed
+from tega.web.limits import Limits
 from tega.web.outbox import Outbox, Outboxes
+
+LIMITS = Limits(100, 1024, 1 << 20, Rates(0.0, 1.0))
 
 
 def put(path: str, value: Any, who: str = "writer") -> Transaction:
@@ -330,7 +335,7 @@ class Fed:
         self.pipe = Pipe()
         self.feed: Feed
         self.outbox = Outbox(self.pipe, Outboxes(), lambda: self.feed.drained())  # type: ignore
-        self.feed = Feed(db, self.outbox)
+        self.feed = Feed(db, self.outbox, LIMITS, UNLIMITED)
         self.feed.tega_id = tega_id
 
     def subscribe(self, path: str, since: int | None = None, life: str | None = None) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tega import strictjson
+from tega.access.who import UNLIMITED
 from tega.database import Database
 from tega.errors import Malformed
 from tega.log.memory import MemoryLog
@@ -24,11 +25,13 @@ MAX_DEPTH = 8
 
 
 def read(ops: Any, **more: Any) -> tuple[Transaction, list[Read]]:
-    return batch.read(strictjson.dumps({"ops": ops, **more}), "cli-1", MAX_DEPTH)
+    return batch.read(strictjson.dumps({"ops": ops, **more}), "cli-1", MAX_DEPTH, UNLIMITED)
 
 
 def changes(*given_: Any) -> tuple[Operation, ...]:
-    return batch.read_changes(strictjson.dumps(list(given_)), "cli-1", MAX_DEPTH).operations
+    return batch.read_changes(
+        strictjson.dumps(list(given_)), "cli-1", MAX_DEPTH, UNLIMITED
+    ).operations
 
 
 # -- what is read ---------------------------------------------------------------------------------
@@ -173,7 +176,7 @@ def test_a_refusal_names_the_operation_and_what_is_wrong(wrong: Any, said: str) 
 )
 def test_a_body_that_is_none_is_refused(body: bytes, said: str) -> None:
     with pytest.raises(Malformed, match=said):
-        batch.read(body, "cli-1", MAX_DEPTH)
+        batch.read(body, "cli-1", MAX_DEPTH, UNLIMITED)
 
 
 json_values = st.recursive(
@@ -239,7 +242,7 @@ def test_a_refusal_names_the_change_and_what_is_wrong(wrong: Any, said: str) -> 
 @pytest.mark.parametrize("body", [b"{}", b"null", b'"[]"', b'{"ops":[]}'])
 def test_changes_that_are_no_list_are_refused(body: bytes) -> None:
     with pytest.raises(Malformed, match="the body of a NOTIFY is a list of changes"):
-        batch.read_changes(body, "cli-1", MAX_DEPTH)
+        batch.read_changes(body, "cli-1", MAX_DEPTH, UNLIMITED)
 
 
 # -- what is answered -----------------------------------------------------------------------------
@@ -259,7 +262,7 @@ def answer(database: Database, *asked: dict[str, Any]) -> Any:
     state = database.state
     reads = read([{"ope": "GET", **one} for one in asked])[1]
     result = Result(state.seq, immutables.Map())
-    text = b"".join(batch.answer(result, state, reads))
+    text = b"".join(batch.answer(result, state, reads, UNLIMITED))
     given_ = strictjson.loads(text)
     assert (given_.keys(), given_["seq"]) == ({"results", "seq", "versions"}, 2)
     return given_["results"]

@@ -1,0 +1,1 @@
+"""Access control: who asks, and what the rules let them do where."""
