@@ -16,8 +16,8 @@ FLOORS = [
     {"store", "leaf", "tree", "util", "rpc", "subscriber", "topics", "notices", "protocol"},
     {"log", "watch"},
     {"database"},
-    {"callbacks", "tx", "embedded", "idb", "driver"},
-    {"settings", "plugins", "web", "server", "peering"},
+    {"callbacks", "tx", "embedded", "idb", "driver", "tls"},
+    {"settings", "plugins", "web", "server", "listener", "peering"},
     {"cli"},
 ]
 PURE = [
