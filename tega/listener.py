@@ -69,6 +69,11 @@ class Listener(HTTPServer):
         self._greeted.add(task)
         task.add_done_callback(self._greeted.discard)
 
+    async def close_all_connections(self) -> None:
+        for greeting in self._greeted:
+            greeting.cancel()
+        await super().close_all_connections()
+
     async def _greet(self, made: socket.socket, context: ssl.SSLContext, address: Any) -> None:
         try:
             secured = await within(_HANDSHAKE, self._secure(made, context))

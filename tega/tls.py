@@ -101,6 +101,7 @@ class Certificates:
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION
         # Nobody resumes sessions that last for days.
         context.num_tickets = 0
         load_chain(context, self._cert, self._key)

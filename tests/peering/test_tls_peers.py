@@ -87,7 +87,8 @@ async def test_over_tls_through_a_proxy(tmp_path: Path, authority: Authority) ->
                     driver.put({"mtu": 1500}, path="config-a.eth0")
                     a.put("/op-a/load/", 1)
                     until(lambda: a.get("/config-a/") == {"eth0": {"mtu": 1500}})
-                    until(lambda: driver.get("op-a", python_dict=True) == {"load": 1})
+                    until(lambda: "op-a" in driver.roots()[2])
+                    assert driver.get("op-a", python_dict=True) == {"load": 1}
                 a.end()
                 with g.driver() as driver:
                     driver.roots()

@@ -43,7 +43,22 @@ async def listening(directory: Path) -> AsyncIterator[tuple[int, Authority]]:
     finally:
         server.stop()
         await server.close_all_connections()
-        assert all(task.done() for task in server._greeted)
+        await asyncio.wait_for(until_greeted(server), 5)
+
+
+async def until_greeted(server: Listener) -> None:
+    """Wait until no handshake is under way."""
+    if server._greeted:
+        await asyncio.wait(server._greeted)
+
+
+@on_loop
+async def test_who_says_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    async with listening(tmp_path) as (port, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.sleep(0.05)
+    assert await reader.read() == b""
+    writer.close()
 
 
 @pytest.mark.parametrize("said", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01"])
