@@ -106,10 +106,11 @@ class Credentials:
         """
         if isinstance(tls, bool):
             tls = Tls() if tls else None
-        return cls(
-            None if token is None else _checked(token),
-            tls.context() if isinstance(tls, Tls) else tls,
-        )
+        if isinstance(tls, Tls):
+            tls = tls.context()
+        if not isinstance(tls, ssl.SSLContext | None):
+            raise Malformed(f"tls is {tls!r}: give True, a Tls, or an ssl.SSLContext")
+        return cls(None if token is None else _checked(token), tls)
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -247,3 +247,5 @@ def test_files_of_tls_are_named() -> None:
     for tls in (Tls(ca="/nowhere.pem"), Tls(cert="/nowhere.pem")):
         with pytest.raises(Malformed, match=r"^/nowhere\.pem cannot be read: No such file"):
             Driver(tls=tls)
+    with pytest.raises(Malformed, match=r"^tls is 'ca\.pem': give True, a Tls, or an"):
+        Driver(tls="ca.pem")
