@@ -31,6 +31,7 @@ setup(
             "pytest",
             "pytest-xdist",
             "ruff",
+            "trustme",
             "types-PyYAML",
             "types-httplib2",
         ],

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import logging
 import os
 import signal
-import socket
+import ssl
 import sys
 import threading
 import time
@@ -15,10 +16,9 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path as FilePath
 from random import Random
-from typing import Any, TextIO
+from typing import TextIO
 
-from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
+from tornado.http1connection import HTTP1Connection
 from tornado.netutil import bind_sockets
 
 from tega import __version__, idb
@@ -26,10 +26,13 @@ from tega.access import command
 from tega.access.keeper import Keeper
 from tega.access.rates import Rates
 from tega.database import new_life
+from tega.driver.credentials import Credentials, Tls, read_token
+from tega.driver.exchange import where
 from tega.driver.proxy import Proxy
 from tega.embedded import Database
 from tega.errors import Malformed, Refused, TegaError
 from tega.heap import Heap
+from tega.listener import Listener
 from tega.log.base import Progress
 from tega.log.file import FileLog
 from tega.paths import Path, check_tega_id
@@ -41,6 +44,7 @@ from tega.peering.wire import Wire
 from tega.plugins import Plugins
 from tega.protocol import SessionAck
 from tega.settings import Settings, load
+from tega.tls import Certificates, names_of
 from tega.web.app import App
 from tega.web.calls import Calls
 from tega.web.committer import Committer
@@ -66,8 +70,8 @@ LOGO = r"""
 #: Answers in flight have so long to be sent when the server ends, seconds.
 _FAREWELL = 10.0
 
-#: A connection quiet for so long is probed; one that does not answer for as long again ends, s.
-_PROBE_AFTER = 60
+#: The files with certificates are looked at so often, seconds.
+_RENEWAL = 5.0
 
 #: How often it is looked whether the files with tokens and rules have changed, seconds.
 _LOOK = 1.0
@@ -156,39 +160,30 @@ def _progress_on(out: TextIO) -> Progress:
     return show
 
 
-class _Listener(HTTPServer):
-    """Tornado's server, finding dead connections by TCP's own means.
-
-    Tornado can end a connection that is idle for long, at the price of a timer for every request.
-    Keep-alive probes cost nothing, and leave alone whoever is only quiet.
-    """
-
-    def handle_stream(self, stream: IOStream, address: Any) -> None:
-        self.conn_params.header_timeout = None
-        made = stream.socket
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_AFTER // 6)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6)
-        super().handle_stream(stream, address)
-
-
 class Server:
     """A running server.
 
     :param settings: as `tega.settings.load` gives them
     :param database: open; closed when the server ends
+    :raises Malformed: naming the certificate or key that cannot be used, and why
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self.database = database
-        self._http: HTTPServer | None = None
+        self._http: Listener | None = None
         self._service: Service | None = None
         self._context: Context | None = None
         self._random = Random()
         self._keeper = keeper_of(settings)
         self._looking: asyncio.TimerHandle | None = None
+        #: None: it listens without TLS.
+        self.certificates: Certificates | None = None
+        if settings.tls_cert is not None:
+            self.certificates = Certificates(
+                settings.tls_cert, settings.tls_key, settings.tls_client_ca
+            )
+        self._renewal: asyncio.TimerHandle | None = None
         #: Where it listens, once it does.
         self.addresses: list[tuple[str, int]] = []
 
@@ -233,10 +228,10 @@ class Server:
             raise Refused(
                 f"{self.addresses[0][0]} can be reached from other machines, and there are no "
                 "tokens: anybody could do anything. Make one with 'tega-server token add NAME "
-                f"--logdir {settings.logdir}', or say --insecure true"
+                f"--logdir {settings.logdir}', or say --insecure"
             )
         websockets = WebSockets(context, settings.max_body)
-        door = Door(self._keeper, settings.allow_origin, loopback, limits.rates)
+        door = Door(self._keeper, settings.allow_origin, loopback, limits.rates, _names_of)
         self._service = Service(
             App(context), settings.max_body, settings.max_url, websockets.accept, door.admit
         )
@@ -244,14 +239,16 @@ class Server:
         self._look_again()
         # The limits on URL and body are the service's own, so that it can answer with an error
         # where Tornado would hang up.
-        self._http = _Listener(
+        self._http = Listener(
             self._service,
+            self.certificates,
             max_header_size=2 * settings.max_url + _HEADERS,
             max_body_size=sys.maxsize,
         )
         # Before anybody can ask for what they offer.
         context.plugins.load()
         self._http.add_sockets(sockets)
+        self._renew()
         if dialer is not None:
             dialer.start()
 
@@ -260,15 +257,21 @@ class Server:
         self._keeper.look()
         self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look_again)
 
+    def _renew(self) -> None:
+        """Take new certificates, now and from time to time."""
+        if self.certificates is not None:
+            self.certificates.renew()
+            self._renewal = asyncio.get_running_loop().call_later(_RENEWAL, self._renew)
+
     def _peers(self, committer: Committer, calls: Calls) -> Peers:
         settings = self._settings
 
         def call(path: Path, body: bytes, caller: str, seconds: float, came: Link | None) -> Later:
             return calls.submit(path, body, caller, seconds, came)
 
-        where = None
+        above = None
         if settings.gport is not None:
-            where = f"{settings.ghost}:{settings.gport}"
+            above = where(settings.ghost, settings.gport)
         peers = Peers(
             self.database,
             committer.enter_here,
@@ -278,7 +281,7 @@ class Server:
             config=settings.config,
             operational=settings.operational,
             patience=settings.ping_timeout,
-            where=where,
+            where=above,
         )
         committer.elsewhere = peers.writes.submit
         committer.left = peers.session_ended
@@ -302,6 +305,7 @@ class Server:
             self.database.tega_id,
             connected,
             proxy=None if settings.proxy is None else Proxy.parse(settings.proxy),
+            credentials=functools.partial(_for_global_server, settings),
             ping_interval=settings.ping_interval,
             ping_timeout=settings.ping_timeout,
             random=self._random,
@@ -315,6 +319,8 @@ class Server:
         self._http.stop()
         if self._looking is not None:
             self._looking.cancel()
+        if self._renewal is not None:
+            self._renewal.cancel()
         if self._context.dialer is not None:
             await self._context.dialer.stop()
         self._context.sessions.ending = True
@@ -332,6 +338,16 @@ class Server:
         self.database.close()
 
 
+def _for_global_server(settings: Settings) -> Credentials:
+    """What this server connects to its global one with, as the files have it now.
+
+    :raises Malformed: naming the file that cannot be used, and why
+    """
+    file = settings.gtoken_file
+    tls = Tls(settings.gca, settings.gcert, settings.gkey) if settings.gtls else None
+    return Credentials.of(None if file is None else read_token(file), tls)
+
+
 def _on_loop(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], None]:
     """Runs something on a loop: at once where that is the caller's own, else as soon as it can."""
     thread = threading.get_ident()
@@ -345,14 +361,23 @@ def _on_loop(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], 
     return run
 
 
+def _names_of(connection: HTTP1Connection) -> list[str]:
+    """The names in the certificate that a client has shown, and the server has verified."""
+    made = connection.stream.socket
+    certificate = made.getpeercert() if isinstance(made, ssl.SSLSocket) else None
+    return names_of(certificate) if certificate else []
+
+
 def _is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
-def url_of(address: tuple[str, int]) -> str:
-    """An address as a URL."""
-    host, port = address
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def url_of(address: tuple[str, int], secure: bool) -> str:
+    """An address as a URL.
+
+    :param secure: TLS is spoken there
+    """
+    return f"{'https' if secure else 'http'}://{where(*address)}"
 
 
 async def run(settings: Settings, database: Database, out: TextIO) -> None:
@@ -378,13 +403,15 @@ async def run(settings: Settings, database: Database, out: TextIO) -> None:
     except BaseException:
         database.close()
         raise
+    if server.certificates is not None:
+        loop.add_signal_handler(signal.SIGHUP, server.certificates.renew)
     state = database.state
     out.write(
         f"tega id {database.tega_id}, commit log {settings.logdir}, "
         f"{len(state.live_roots())} roots, {state.seq} commits\n"
     )
     for address in server.addresses:
-        out.write(f"ready on {url_of(address)}\n")
+        out.write(f"ready on {url_of(address, server.certificates is not None)}\n")
     out.flush()
     await ended.wait()
     await server.stop()

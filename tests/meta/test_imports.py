@@ -17,8 +17,8 @@ FLOORS = [
      "access"},
     {"log", "watch"},
     {"database"},
-    {"callbacks", "tx", "embedded", "idb", "driver"},
-    {"settings", "plugins", "web", "server", "peering"},
+    {"callbacks", "tx", "embedded", "idb", "driver", "tls"},
+    {"settings", "plugins", "web", "server", "listener", "peering"},
     {"cli"},
 ]
 PURE = [
