@@ -29,6 +29,8 @@ from tega.errors import Malformed, Refused, TegaError
 from tega.heap import Heap
 from tega.log.base import Progress
 from tega.log.file import FileLog
+from tega.logformat import begin_logging
+from tega.metrics import Meters
 from tega.paths import Path, check_tega_id
 from tega.peering.aside import Aside
 from tega.peering.dialer import Dialer
@@ -43,7 +45,10 @@ from tega.web.calls import Calls
 from tega.web.committer import Committer
 from tega.web.context import Context
 from tega.web.http import Later, Service
+from tega.web.pulse import Pulse
+from tega.web.refusals import Refusals
 from tega.web.sessions import Sessions
+from tega.web.traffic import Traffic
 from tega.web.transactions import Transactions
 from tega.web.websocket import WebSockets
 
@@ -94,6 +99,7 @@ def open_database(settings: Settings, out: TextIO) -> Database:
 
     :raises LogError: where its log cannot be opened or does not check
     """
+    meters = Meters()
     commit_log = FileLog(
         settings.logdir,
         settings.tegaid or tega_id_of(settings.logdir),
@@ -102,6 +108,7 @@ def open_database(settings: Settings, out: TextIO) -> Database:
         settings.sync_interval,
         settings.snapshot_size,
         settings.keep,
+        meters=meters,
     )
     return Database(
         commit_log,
@@ -111,6 +118,7 @@ def open_database(settings: Settings, out: TextIO) -> Database:
         progress=_progress_on(out) if out.isatty() else None,
         resume=settings.resume,
         max_subscriptions=settings.max_subscriptions,
+        meters=meters,
     )
 
 
@@ -138,7 +146,11 @@ class _Listener(HTTPServer):
 
     Tornado can end a connection that is idle for long, at the price of a timer for every request.
     Keep-alive probes cost nothing, and leave alone whoever is only quiet.
+
+    :ivar meters: takes how many connections there are
     """
+
+    meters: Meters
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         self.conn_params.header_timeout = None
@@ -147,7 +159,13 @@ class _Listener(HTTPServer):
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_AFTER // 6)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6)
+        self.meters.accepted += 1
+        self.meters.connections += 1
         super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: object) -> None:
+        self.meters.connections -= 1
+        super().on_close(server_conn)
 
 
 class Server:
@@ -163,6 +181,7 @@ class Server:
         self._http: HTTPServer | None = None
         self._service: Service | None = None
         self._context: Context | None = None
+        self._pulse: Pulse | None = None
         self._random = Random()
         #: Where it listens, once it does.
         self.addresses: list[tuple[str, int]] = []
@@ -191,13 +210,18 @@ class Server:
             calls,
             Plugins(database, settings.extensions, sessions.reserve),
             peers,
+            Refusals(database.meters),
             dialer,
         )
         self._context = context
         loopback = all(_is_loopback(host) for host, _ in self.addresses)
         websockets = WebSockets(context, settings.max_body, loopback)
         self._service = Service(
-            App(context), settings.max_body, settings.max_url, websockets.accept
+            App(context),
+            settings.max_body,
+            settings.max_url,
+            websockets.accept,
+            Traffic(database.meters, context.refusals),
         )
         # The limits on URL and body are the service's own, so that it can answer with an error
         # where Tornado would hang up.
@@ -206,9 +230,11 @@ class Server:
             max_header_size=2 * settings.max_url + _HEADERS,
             max_body_size=sys.maxsize,
         )
+        self._http.meters = database.meters
         # Before anybody can ask for what they offer.
         context.plugins.load()
         self._http.add_sockets(sockets)
+        self._pulse = Pulse(database.meters)
         if dialer is not None:
             dialer.start()
 
@@ -264,7 +290,9 @@ class Server:
         assert self._http is not None
         assert self._service is not None
         assert self._context is not None
+        assert self._pulse is not None
         self._http.stop()
+        self._pulse.stop()
         if self._context.dialer is not None:
             await self._context.dialer.stop()
         self._context.sessions.ending = True
@@ -279,6 +307,7 @@ class Server:
         await self._http.close_all_connections()
         self._context.calls.close()
         self._context.committer.close()
+        self._context.refusals.close()
         self.database.close()
 
 
@@ -351,9 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TegaError as error:
         print(f"tega-server: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(
-        level=settings.loglevel, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    formatter = begin_logging(settings)
     print(LOGO.format(version=__version__), flush=True)
     Heap().watch()
     try:
@@ -363,6 +390,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 1
+    formatter.tega_id = database.tega_id
     idb.use(database)
     try:
         asyncio.run(run(settings, database, sys.stdout))

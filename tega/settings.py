@@ -144,6 +144,8 @@ TABLE: tuple[Setting, ...] = (
             "old versions that stay readable, for each root"),
     Setting("loglevel", "L", "INFO", _level, "DEBUG, INFO, WARNING, ERROR, CRITICAL",
             "least severe messages to print"),
+    Setting("log-format", None, "text", _choice("text", "json"), "text, json",
+            "how messages are printed: lines for people, or one JSON object a line"),
     Setting("sync", None, "always", _choice("always", "interval", "never"),
             "always, interval, never",
             "when commits are synced to disk: before each answer, each interval, or never"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -36,6 +37,17 @@ def numbers(directory: Path, tega_id: str) -> list[int]:
                 f" the older segments out of {directory} if you can do without their history",
                 file=str(missing),
             )
+    return found
+
+
+def sizes(directory: Path, tega_id: str) -> list[int]:
+    """The bytes of each segment that is there, in no order."""
+    found = []
+    for name, number in _segments(directory):
+        if name == tega_id:
+            # Another thread may drop an old one meanwhile.
+            with suppress(FileNotFoundError):
+                found.append(path_of(directory, tega_id, number).stat().st_size)
     return found
 
 

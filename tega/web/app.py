@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-from tega import strictjson
 from tega.errors import MethodNotAllowed, NoSuchCommand
 from tega.web import documents, management
+from tega.web import metrics as prometheus
 from tega.web.context import Context
-from tega.web.http import Answer, Call, Response
+from tega.web.http import Answer, Call, Response, error_response
 
 Endpoint: TypeAlias = Callable[[Context, Call], Answer]
 Methods: TypeAlias = Mapping[str, Endpoint]
@@ -33,9 +33,11 @@ COMMANDS: Final[Mapping[str, Methods]] = {
     "_global": {"GET": management.global_channels},
     "_health": {"GET": management.health},
     "_ids": {"GET": management.ids},
+    "_metrics": {"GET": prometheus.metrics},
     "_old": {"GET": management.old},
     "_plugins": {"GET": management.plugins},
     "_release": {"POST": management.release},
+    "_ready": {"GET": management.ready},
     "_reload": {"GET": management.reload, "POST": management.reload},
     "_rollback": {"POST": management.rollback},
     "_roots": {"GET": management.roots},
@@ -81,4 +83,4 @@ def _not_allowed(call: Call, methods: Methods) -> Response:
         f"{call.method[:32]} is not offered at {call.path[:128]}; these are: {allowed}",
         allow=sorted(methods),
     )
-    return Response(strictjson.dumps(error.body()), error.status, {"Allow": allowed})
+    return error_response(error, headers={"Allow": allowed})

@@ -12,6 +12,7 @@ from tega.plugins import Plugins
 from tega.web.calls import Calls
 from tega.web.committer import Committer
 from tega.web.http import Call, Later
+from tega.web.refusals import Refusals
 from tega.web.sessions import Sessions
 from tega.web.transactions import Transactions
 
@@ -30,6 +31,7 @@ class Context(msgspec.Struct, frozen=True, eq=False):
     calls: Calls
     plugins: Plugins
     peers: Peers
+    refusals: Refusals
     dialer: Dialer | None = None
 
 

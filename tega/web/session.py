@@ -68,6 +68,7 @@ class ServerSession(Feed):
     :param outbox: takes what is to be sent
     :param hang_up: closes the connection, with a code and a reason
     :param widen: lets longer messages come from now on
+    :param source: the address that it comes from
     :ivar heard: when something came last, by the event loop's clock
     """
 
@@ -77,9 +78,11 @@ class ServerSession(Feed):
         outbox: Outbox,
         hang_up: Callable[[int, str], None],
         widen: Callable[[], None],
+        source: str,
     ) -> None:
         super().__init__(context.database, outbox)
         self.widen = widen
+        self._source = source
         self._context = context
         self._hang_up = hang_up
         self._connection = Connection(Role.SERVER)
@@ -109,6 +112,7 @@ class ServerSession(Feed):
         message: Message | None = None
         try:
             message = self._connection.receive(text)
+            self._meters.messages[message.command] += 1
             if self.link is not None:
                 self._from_peer(message)
                 return
@@ -149,10 +153,18 @@ class ServerSession(Feed):
         if isinstance(message, Subscribe):
             # So that the client knows which of its subscriptions it has not.
             error.details.update(path=message.path, regex_flag=message.regex)
-        self.refuse(error)
+        self.refuse(error, "a message" if message is None else message.command)
 
-    def refuse(self, error: TegaError) -> None:
-        """Tell what is wrong with something that has no answer."""
+    def note_refusal(self, error: TegaError, what: str) -> None:
+        """Something that it sent is refused."""
+        self._context.refusals.refused(error, self.tega_id, self._source, what)
+
+    def refuse(self, error: TegaError, what: str) -> None:
+        """Tell what is wrong with something that has no answer.
+
+        :param what: it was
+        """
+        self.note_refusal(error, what)
         body = error.body()["error"]
         self.say(body.pop("code"), **body)
 
@@ -176,7 +188,7 @@ class ServerSession(Feed):
             try:
                 self._enter(message)
             except TegaError as error:
-                self.refuse(error)
+                self.refuse(error, message.command)
             for text in held:
                 self.receive(text)
             return
@@ -215,20 +227,24 @@ class ServerSession(Feed):
 
     def _changes(self, message: Notify) -> None:
         request = batch.read_changes(message.body, self.tega_id, self.database.max_depth)
-        self._commit(request)
+        self._commit(request, message.command)
 
     def _roll_back(self, message: Rollback) -> None:
-        self._commit(commits.Rollback(message.root, message.backto, self.tega_id))
+        self._commit(
+            commits.Rollback(message.root, message.backto, self.tega_id), message.command
+        )
 
-    def _commit(self, request: commits.Request) -> None:
+    def _commit(self, request: commits.Request, what: str) -> None:
         """Commit what has no answer, unless it is refused."""
+        begun = self.heard
 
         def settled(pending: Pending) -> None:
             self._unanswered -= 1
+            self._took(what, begun)
             try:
                 pending.result()
             except TegaError as error:
-                self.refuse(error)
+                self.refuse(error, what)
             self._make_room()
 
         self._unanswered += 1
@@ -249,8 +265,9 @@ class ServerSession(Feed):
             self.link = self._context.peers.accepted(_PeerWire(self), self.tega_id)
             self._from_peer(message)
         elif message.type == "RPC":
+            begun = self.heard
             call = self._context.calls.submit(parse(message.path), message.body, self.tega_id)
-            call.then(lambda answer: self._answer_call(message, answer))
+            call.then(lambda answer: self._answer_call(message, answer, begun))
         else:
             raise NoPeer(
                 f"{message.type} is for servers among themselves, which have the scope global"
@@ -274,8 +291,10 @@ class ServerSession(Feed):
 
     def _transact(self, message: Request) -> None:
         request, reads = batch.read(message.body, self.tega_id, self.database.max_depth)
+        begun = self.heard
 
         def settled(pending: Pending) -> None:
+            self._took("TX", begun)
             try:
                 result = pending.result()
             except TegaError as error:
@@ -288,7 +307,15 @@ class ServerSession(Feed):
 
         self._context.committer.enter(request, settled)
 
-    def _answer_call(self, message: Request, answer: Later) -> None:
+    def _took(self, what: str, begun: float) -> None:
+        """Something is done.
+
+        :param begun: when what it came with was read
+        """
+        self._meters.session_seconds[what].observe(self._loop.time() - begun)
+
+    def _answer_call(self, message: Request, answer: Later, begun: float) -> None:
+        self._took("RPC", begun)
         try:
             body = answer.result()
         except TegaError as error:
@@ -311,6 +338,7 @@ class ServerSession(Feed):
         self._make_room()
 
     def _answer_error(self, message: Request, error: TegaError) -> None:
+        self.note_refusal(error, f"{message.type} {message.path}")
         self._connection.answered(message.seq_no)
         body = strictjson.dumps(error.body()["error"])
         self.outbox.send(frame(_head(message, " ERROR") + body))
@@ -340,9 +368,13 @@ class ServerSession(Feed):
         :raises OverLimit: where too many calls are open
         """
         if len(self._calls) >= MAX_OPEN:
-            raise OverLimit(f"{self.tega_id} has {MAX_OPEN} calls open, the limit: try again later")
+            raise OverLimit(
+                f"{self.tega_id} has {MAX_OPEN} calls open, the limit: try again later", "calls"
+            )
         if self.outbox.backlog > MAX_BACKLOG:
-            raise OverLimit(f"{self.tega_id} does not take the calls that it has: try again later")
+            raise OverLimit(
+                f"{self.tega_id} does not take the calls that it has: try again later", "backlog"
+            )
         self._last_call += 1
         request = Request(self._last_call, "RPC", caller, path, body)
         answer = Later()

@@ -68,6 +68,16 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._all)
 
+    @property
+    def entered(self) -> int:
+        """How many have a tega id."""
+        return len(self._by_id)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that all clients have still to take."""
+        return sum([session.outbox.backlog for session in self._all])
+
     def reserve(self, tega_ids: set[str]) -> None:
         """No session can have these tega ids, which are plugins', nor the server's own."""
         self._reserved = {self.database.tega_id, *tega_ids}

@@ -34,6 +34,10 @@ class Transactions:
         # In order of their last use.
         self._open: OrderedDict[str, Open] = OrderedDict()
 
+    def __len__(self) -> int:
+        self._expire()
+        return len(self._open)
+
     def begin(self, tega_id: str) -> str:
         """Open one.
 

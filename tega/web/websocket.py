@@ -13,12 +13,13 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, ResponseStartLine
 from tornado.iostream import IOStream, StreamClosedError
 
-from tega.errors import Forbidden, Malformed
+from tega.errors import Forbidden, Malformed, TooLarge
 from tega.protocol.frames import (
     CLOSE,
     NORMAL,
     PING,
     TEXT,
+    TOO_BIG,
     Reader,
     Violation,
     accept_value,
@@ -80,8 +81,9 @@ class WebSockets:
         connection.write_headers(
             ResponseStartLine("HTTP/1.1", 101, "Switching Protocols"), answer
         )
+        source = getattr(connection.context, "remote_ip", "unknown")
         stream = connection.detach()
-        task = asyncio.get_running_loop().create_task(self._serve(stream))
+        task = asyncio.get_running_loop().create_task(self._serve(stream, source))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -100,8 +102,8 @@ class WebSockets:
             pass
         raise Forbidden(f"a page of {origin[:128]} may not connect to this server")
 
-    async def _serve(self, stream: IOStream) -> None:
-        connection = _Connection(self._context, stream, Reader(self._limit))
+    async def _serve(self, stream: IOStream, source: str) -> None:
+        connection = _Connection(self._context, stream, Reader(self._limit), source)
         try:
             await connection.read()
         except StreamClosedError:
@@ -140,14 +142,18 @@ class _Connection:
 
     __slots__ = ("_closing", "_loop", "_outbox", "_reader", "_stream", "session")
 
-    def __init__(self, context: Context, stream: IOStream, reader: Reader) -> None:
+    def __init__(
+        self, context: Context, stream: IOStream, reader: Reader, source: str
+    ) -> None:
         self._stream = stream
         self._reader = reader
         self._loop = asyncio.get_running_loop()
         self._closing = False
         stream.set_nodelay(True)
         self._outbox = Outbox(stream, context.sessions.outboxes, self._drained)
-        self.session = ServerSession(context, self._outbox, self._hang_up, self._widen)
+        self.session = ServerSession(
+            context, self._outbox, self._hang_up, self._widen, source
+        )
 
     def _widen(self) -> None:
         self._reader.limit = _MAX_PEER
@@ -193,6 +199,8 @@ class _Connection:
                 await asyncio.sleep(0)
         except Violation as error:
             log.info("session %s is cut: %s", session.tega_id, error.reason)
+            if error.code == TOO_BIG:
+                session.note_refusal(TooLarge(error.reason), "a message")
             session.close(error.code, error.reason)
             # Closed with something unread, the connection would be reset, and the code lost.
             while True:
