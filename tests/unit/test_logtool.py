@@ -102,12 +102,12 @@ def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     at = "2026-11-21T01:00:0"
     assert run(capsys, "show", tmp_path) == (0, [
         f"1  {at}1.000000Z  cli-1  a@0  PUT a.b0  txid=tx0",
-        f"2  {at}2.000000Z  cli-1  a@1  PUT a.b1  txid=tx1",
-        f"3  {at}3.000000Z  cli-1  a@2  PUT a.b2  txid=tx2",
-        f"4  {at}4.000000Z  cli-1  a@3  ROLLBACK a -1, DELETE a.b2",
+        f"2  {at}2.000000Z  cli-1  a@0->1  PUT a.b1  txid=tx1",
+        f"3  {at}3.000000Z  cli-1  a@1->2  PUT a.b2  txid=tx2",
+        f"4  {at}4.000000Z  cli-1  a@2->3  ROLLBACK a -1, DELETE a.b2",
         f"5  {at}5.000000Z  cli-1  c@0  PUT c",
-        f"6  {at}6.000000Z  cli-1  a@4  PUT a.x",
-        f"7  {at}7.000000Z  cli-1  a@5  DELETE a.x.y",
+        f"6  {at}6.000000Z  cli-1  a@3->4  PUT a.x",
+        f"7  {at}7.000000Z  cli-1  a@4->5  DELETE a.x.y",
     ], "")
 
 
