@@ -325,12 +325,12 @@ class Database:
         # Only the attribute moves; whoever holds the state before keeps a whole one.
         self._published = state
         self.hub.publish(made)
-        now, meters = time.monotonic(), self.meters
-        meters.commits += len(made)
+        self.meters.commits += len(made)
+        now, observe = time.monotonic(), self.meters.commit_seconds.observe
         for pending in batch:
             pending.settled = True
             if pending.commit is not None:
-                meters.commit_seconds.observe(now - pending.begun)
+                observe(now - pending.begun)
 
     def _give_up(self, error: BaseException, batch: list[Pending]) -> None:
         """Turn read-only: drop what was staged, and tell everybody who waits."""

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from tega.errors import BY_CODE
+
 #: Upper bounds of durations, seconds: from a read in memory to a function that takes its time.
 SECONDS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0
@@ -24,6 +26,11 @@ COMMITS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 #: The verbs of HTTP requests that are counted each, and what all others are counted as.
 VERBS: Final = frozenset(("GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS"))
 OTHER: Final = "other"
+
+#: The limits that are counted from the start, so that their first hit shows as a rise.
+LIMITS: Final = (
+    "backlog", "body", "calls", "functions", "levels", "patterns", "subscriptions", "url"
+)  # fmt: skip
 
 #: What an HTTP request can be about.
 REQUESTS: Final = ("get", "put", "delete", "command", OTHER)
@@ -135,6 +142,6 @@ class Meters:
         self.snapshots = Counter(done=0, failed=0)
         self.calls: Counter[str] = Counter(done=0)
         self.call_seconds = Histogram(SECONDS)
-        self.refusals: Counter[str] = Counter()
-        self.limits: Counter[str] = Counter()
+        self.refusals = Counter(dict.fromkeys(BY_CODE, 0))
+        self.limits = Counter(dict.fromkeys(LIMITS, 0))
         self.loop_lag = Peak()

@@ -42,7 +42,7 @@ class Shown(NamedTuple):
     changes: list[tuple[str, NodePath]]
     txid: str | None = None
     rolled_back: tuple[str, int] | None = None
-    leaders: Sequence[tuple[str, str, int]] = ()
+    leaders: tuple[tuple[str, str, int], ...] = ()
 
     def made(self) -> dict[str, tuple[int | None, int]]:
         """Of each root the version before and the one that it made.
@@ -115,7 +115,7 @@ def _shown(data: Data, frame: Frame) -> Shown:
         except Malformed as error:
             raise BadRecord(frame.start, frame.start, error.message) from None
     leads = extras.leads()
-    leaders = [(name, lead.leader, lead.seq) for name, lead in leads if lead is not None]
+    leaders = tuple([(name, lead.leader, lead.seq) for name, lead in leads if lead is not None])
     for name, lead in leads:
         if name not in extras.versions and name not in extras.adopted:
             changes.append(("LEAD" if lead is None else "FOLLOW", (name,)))
