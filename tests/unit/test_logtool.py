@@ -279,8 +279,8 @@ def test_show_beside_a_server_that_writes(tmp_path: Path) -> None:
                 assert done.returncode == 0, done.stderr
                 seqs = [json.loads(line)["seq"] for line in done.stdout.splitlines()]
                 assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
-                newest = database.state.seq
-                assert seqs[-1] <= newest
+                # What is written, be it synced or not.
+                assert seqs[-1] <= database.staged.seq
         finally:
             ended.set()
             writer.join()
