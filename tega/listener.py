@@ -6,13 +6,17 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Final
 
+from tornado import httputil
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream, SSLIOStream
 
 from tega.driver.websocket import within
-from tega.errors import Malformed
+from tega.errors import Malformed, OverLimit, TegaError
+from tega.metrics import Meters
 from tega.tls import Certificates
 from tega.web.http import Service, error_response
 
@@ -29,6 +33,45 @@ _PARTING: Final = 2.0
 _FIRST: Final = b"\x16"
 
 
+class Room:
+    """Room for connections, in order of the last request on each.
+
+    Where there is none left, the one goes that has waited for longest for a request to come, or to
+    come in full: many that connect and say little keep nobody else out.
+
+    :param most: connections, those of sessions among them
+    :param sessions: tells how many of those there are
+    """
+
+    def __init__(self, most: int, sessions: Callable[[], int]) -> None:
+        self._most = most
+        self._sessions = sessions
+        self._waiting: OrderedDict[Any, Any] = OrderedDict()
+
+    def awaits(self, connection: Any, exchange: Any) -> None:
+        """A request may come on a connection; `exchange.asked` tells whether all of it has."""
+        self._waiting[connection] = exchange
+        self._waiting.move_to_end(connection)
+
+    def left(self, connection: Any) -> None:
+        """A connection has ended, or is one of a session now."""
+        self._waiting.pop(connection, None)
+
+    def make(self) -> bool:
+        """Make room for one more.
+
+        :returns: whether there is some
+        """
+        if len(self._waiting) + self._sessions() < self._most:
+            return True
+        for connection, exchange in self._waiting.items():
+            if not exchange.asked:
+                del self._waiting[connection]
+                connection.stream.close()
+                return True
+        return False
+
+
 class Listener(HTTPServer):
     """Tornado's server, finding dead connections by TCP's own means.
 
@@ -40,28 +83,43 @@ class Listener(HTTPServer):
 
     :param service: answers the requests
     :param certificates: None: without TLS
+    :param room: for connections
+    :param meters: takes how many there are
     """
 
     service: Service
     certificates: Certificates | None
 
     def initialize(  # type: ignore[override]
-        self, service: Service, certificates: Certificates | None, **options: Any
+        self,
+        service: Service,
+        certificates: Certificates | None,
+        room: Room,
+        meters: Meters,
+        **options: Any,
     ) -> None:
         super().initialize(service, **options)
         self.service = service
         self.certificates = certificates
+        self._room = room
+        self._meters = meters
         self._greeted: set[asyncio.Task[None]] = set()
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         self.conn_params.header_timeout = None
         made = stream.socket
+        self._meters.accepted += 1
+        if not self._room.make():
+            self._meters.limits["connections"] += 1
+            made.send(self._answer(OverLimit("no room for more connections: try again later")))
+            stream.close()
+            return
         made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_AFTER // 6)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6)
         if self.certificates is None:
-            super().handle_stream(stream, address)
+            self._enter(stream, address)
             return
         # Nothing has been read from the stream yet, nor is it known to the loop.
         greeting = self._greet(made, self.certificates.context, address)
@@ -83,7 +141,23 @@ class Listener(HTTPServer):
         stream = SSLIOStream(
             secured, max_buffer_size=self.max_buffer_size, read_chunk_size=self.read_chunk_size
         )
+        self._enter(stream, address)
+
+    def _enter(self, stream: IOStream, address: Any) -> None:
+        self._meters.connections += 1
         super().handle_stream(stream, address)
+
+    def start_request(
+        self, server_conn: object, request_conn: httputil.HTTPConnection
+    ) -> httputil.HTTPMessageDelegate:
+        exchange = super().start_request(server_conn, request_conn)
+        self._room.awaits(server_conn, exchange)
+        return exchange
+
+    def on_close(self, server_conn: object) -> None:
+        self._meters.connections -= 1
+        self._room.left(server_conn)
+        super().on_close(server_conn)
 
     async def _secure(self, made: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
         """Shake hands.
@@ -115,7 +189,11 @@ class Listener(HTTPServer):
 
     def _no_tls(self) -> bytes:
         """The answer to who does not speak TLS."""
-        refusal = Malformed("this server speaks TLS here: connect with https, --tls or tls=True")
+        return self._answer(
+            Malformed("this server speaks TLS here: connect with https, --tls or tls=True")
+        )
+
+    def _answer(self, refusal: TegaError) -> bytes:
         answer = error_response(refusal, headers={"Connection": "close"})
         assert isinstance(answer.body, bytes)
         return self.service.head(answer, len(answer.body)) + answer.body

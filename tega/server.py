@@ -7,6 +7,7 @@ import functools
 import ipaddress
 import logging
 import os
+import resource
 import signal
 import ssl
 import sys
@@ -32,9 +33,11 @@ from tega.driver.proxy import Proxy
 from tega.embedded import Database
 from tega.errors import Malformed, Refused, TegaError
 from tega.heap import Heap
-from tega.listener import Listener
+from tega.listener import Listener, Room
 from tega.log.base import Progress
 from tega.log.file import FileLog
+from tega.logformat import begin_logging
+from tega.metrics import Meters
 from tega.paths import Path, check_tega_id
 from tega.peering.aside import Aside
 from tega.peering.dialer import Dialer
@@ -52,7 +55,10 @@ from tega.web.context import Context
 from tega.web.door import Door
 from tega.web.http import Later, Service
 from tega.web.limits import Limits
+from tega.web.pulse import Pulse
+from tega.web.refusals import Refusals
 from tega.web.sessions import Sessions
+from tega.web.traffic import Traffic
 from tega.web.transactions import Transactions
 from tega.web.websocket import WebSockets
 
@@ -78,6 +84,9 @@ _LOOK = 1.0
 
 #: Requests that one who has rested may make at once, where a rate is set.
 _BURST = 100.0
+
+#: Descriptors that are left for all but connections: the log, plugins, what is being accepted.
+_RESERVED = 64
 
 #: Room for a request's header lines beside its URL, bytes.
 _HEADERS = 1 << 16
@@ -121,6 +130,7 @@ def open_database(settings: Settings, out: TextIO) -> Database:
 
     :raises LogError: where its log cannot be opened or does not check
     """
+    meters = Meters()
     commit_log = FileLog(
         settings.logdir,
         settings.tegaid or tega_id_of(settings.logdir),
@@ -129,6 +139,7 @@ def open_database(settings: Settings, out: TextIO) -> Database:
         settings.sync_interval,
         settings.snapshot_size,
         settings.keep,
+        meters=meters,
     )
     return Database(
         commit_log,
@@ -138,6 +149,7 @@ def open_database(settings: Settings, out: TextIO) -> Database:
         progress=_progress_on(out) if out.isatty() else None,
         resume=settings.resume,
         max_subscriptions=settings.max_subscriptions,
+        meters=meters,
     )
 
 
@@ -174,6 +186,7 @@ class Server:
         self._http: Listener | None = None
         self._service: Service | None = None
         self._context: Context | None = None
+        self._pulse: Pulse | None = None
         self._random = Random()
         self._keeper = keeper_of(settings)
         self._looking: asyncio.TimerHandle | None = None
@@ -220,6 +233,7 @@ class Server:
             Plugins(database, settings.extensions, sessions.reserve),
             peers,
             limits,
+            Refusals(database.meters),
             dialer,
         )
         self._context = context
@@ -233,7 +247,12 @@ class Server:
         websockets = WebSockets(context, settings.max_body)
         door = Door(self._keeper, settings.allow_origin, loopback, limits.rates, _names_of)
         self._service = Service(
-            App(context), settings.max_body, settings.max_url, websockets.accept, door.admit
+            App(context),
+            settings.max_body,
+            settings.max_url,
+            websockets.accept,
+            door.admit,
+            Traffic(database.meters, context.refusals),
         )
         self._keeper.changed = lambda: sessions.judge_again(self._keeper.again)
         self._look_again()
@@ -242,6 +261,8 @@ class Server:
         self._http = Listener(
             self._service,
             self.certificates,
+            Room(_connections(settings), lambda: len(sessions)),
+            database.meters,
             max_header_size=2 * settings.max_url + _HEADERS,
             max_body_size=sys.maxsize,
         )
@@ -249,6 +270,7 @@ class Server:
         context.plugins.load()
         self._http.add_sockets(sockets)
         self._renew()
+        self._pulse = Pulse(database.meters)
         if dialer is not None:
             dialer.start()
 
@@ -316,11 +338,9 @@ class Server:
         assert self._http is not None
         assert self._service is not None
         assert self._context is not None
+        assert self._pulse is not None
         self._http.stop()
-        if self._looking is not None:
-            self._looking.cancel()
-        if self._renewal is not None:
-            self._renewal.cancel()
+        self._pulse.stop()
         if self._context.dialer is not None:
             await self._context.dialer.stop()
         self._context.sessions.ending = True
@@ -335,6 +355,7 @@ class Server:
         await self._http.close_all_connections()
         self._context.calls.close()
         self._context.committer.close()
+        self._context.refusals.close()
         self.database.close()
 
 
@@ -366,6 +387,17 @@ def _names_of(connection: HTTP1Connection) -> list[str]:
     made = connection.stream.socket
     certificate = made.getpeercert() if isinstance(made, ssl.SSLSocket) else None
     return names_of(certificate) if certificate else []
+
+
+def _connections(settings: Settings) -> int:
+    """How many connections there may be: the process must not run out of descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY or settings.max_connections <= hard - _RESERVED:
+        return int(settings.max_connections)
+    log.info("%d connections at most: the process may have %d descriptors", hard - _RESERVED, hard)
+    return max(1, hard - _RESERVED)
 
 
 def _is_loopback(host: str) -> bool:
@@ -431,9 +463,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TegaError as error:
         print(f"tega-server: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(
-        level=settings.loglevel, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    formatter = begin_logging(settings)
     print(LOGO.format(version=__version__), flush=True)
     Heap().watch()
     try:
@@ -443,6 +473,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 1
+    formatter.tega_id = database.tega_id
     idb.use(database)
     try:
         asyncio.run(run(settings, database, sys.stdout))

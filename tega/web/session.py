@@ -118,6 +118,7 @@ class ServerSession(Feed):
         message: Message | None = None
         try:
             message = self._connection.receive(text)
+            self._meters.messages[message.command] += 1
             if self.link is not None:
                 self._from_peer(message)
                 return
@@ -163,10 +164,18 @@ class ServerSession(Feed):
         if isinstance(message, Subscribe):
             # So that the client knows which of its subscriptions it has not.
             error.details.update(path=message.path, regex_flag=message.regex)
-        self.refuse(error)
+        self.refuse(error, "a message" if message is None else message.command)
 
-    def refuse(self, error: TegaError) -> None:
-        """Tell what is wrong with something that has no answer."""
+    def note_refusal(self, error: TegaError, what: str) -> None:
+        """Something that it sent is refused."""
+        self._context.refusals.refused(error, self.tega_id, self.address, what)
+
+    def refuse(self, error: TegaError, what: str) -> None:
+        """Tell what is wrong with something that has no answer.
+
+        :param what: it was
+        """
+        self.note_refusal(error, what)
         body = self.who.told(error).body()["error"]
         self.say(body.pop("code"), **body)
 
@@ -196,7 +205,7 @@ class ServerSession(Feed):
             try:
                 self._enter(message)
             except TegaError as error:
-                self.refuse(error)
+                self.refuse(error, message.command)
             for text in held:
                 self.receive(text)
             return
@@ -241,21 +250,25 @@ class ServerSession(Feed):
         request = batch.read_changes(
             message.body, self.tega_id, self.database.max_depth, self.who
         )
-        self._commit(request)
+        self._commit(request, message.command)
 
     def _roll_back(self, message: Rollback) -> None:
         self.who.check_write((message.root,))
-        self._commit(commits.Rollback(message.root, message.backto, self.tega_id))
+        self._commit(
+            commits.Rollback(message.root, message.backto, self.tega_id), message.command
+        )
 
-    def _commit(self, request: commits.Request) -> None:
+    def _commit(self, request: commits.Request, what: str) -> None:
         """Commit what has no answer, unless it is refused."""
+        begun = self.heard
 
         def settled(pending: Pending) -> None:
             self._unanswered -= 1
+            self._took(what, begun)
             try:
                 pending.result()
             except TegaError as error:
-                self.refuse(error)
+                self.refuse(error, what)
             self._make_room()
 
         self._unanswered += 1
@@ -278,10 +291,11 @@ class ServerSession(Feed):
             self.link = self._context.peers.accepted(_PeerWire(self), self.tega_id, self.who)
             self._from_peer(message)
         elif message.type == "RPC":
+            begun = self.heard
             path = parse(message.path)
             self.who.check(CALL, path)
             call = self._context.calls.submit(path, message.body, self.tega_id)
-            call.then(lambda answer: self._answer_call(message, answer))
+            call.then(lambda answer: self._answer_call(message, answer, begun))
         else:
             raise NoPeer(
                 f"{message.type} is for servers among themselves, which have the scope global"
@@ -307,8 +321,10 @@ class ServerSession(Feed):
         request, reads = batch.read(
             message.body, self.tega_id, self.database.max_depth, self.who
         )
+        begun = self.heard
 
         def settled(pending: Pending) -> None:
+            self._took("TX", begun)
             try:
                 result = pending.result()
             except TegaError as error:
@@ -321,7 +337,15 @@ class ServerSession(Feed):
 
         self._context.committer.enter(request, settled)
 
-    def _answer_call(self, message: Request, answer: Later) -> None:
+    def _took(self, what: str, begun: float) -> None:
+        """Something is done.
+
+        :param begun: when what it came with was read
+        """
+        self._meters.session_seconds[what].observe(self._loop.time() - begun)
+
+    def _answer_call(self, message: Request, answer: Later, begun: float) -> None:
+        self._took("RPC", begun)
         try:
             body = answer.result()
         except TegaError as error:
@@ -344,6 +368,7 @@ class ServerSession(Feed):
         self._make_room()
 
     def _answer_error(self, message: Request, error: TegaError) -> None:
+        self.note_refusal(error, f"{message.type} {message.path}")
         self._connection.answered(message.seq_no)
         body = strictjson.dumps(self.who.told(error).body()["error"])
         self.outbox.send(frame(_head(message, " ERROR") + body))
@@ -376,11 +401,12 @@ class ServerSession(Feed):
         most = self.limits.open_requests
         if len(self._calls) >= most:
             raise OverLimit(
-                f"{self.tega_id} has {most} calls open, the limit: try again later",
-                setting="max-requests",
+                f"{self.tega_id} has {most} calls open, the limit: try again later", "calls"
             )
         if self.outbox.backlog > self.limits.backlog:
-            raise OverLimit(f"{self.tega_id} does not take the calls that it has: try again later")
+            raise OverLimit(
+                f"{self.tega_id} does not take the calls that it has: try again later", "backlog"
+            )
         self._last_call += 1
         request = Request(self._last_call, "RPC", caller, path, body)
         answer = Later()
