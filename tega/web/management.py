@@ -267,7 +267,7 @@ def health(context: Context, call: Call) -> Answer:
         "tega_id": database.tega_id,
         "life": state.life,
         "seq": state.seq,
-        "roots": len(state.live_roots()),
+        "roots": state.live_count,
     }
     if refusal is not None:
         return Response(strictjson.dumps({**body, "reason": refusal.message}), refusal.status)
