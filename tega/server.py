@@ -440,7 +440,7 @@ async def run(settings: Settings, database: Database, out: TextIO) -> None:
     state = database.state
     out.write(
         f"tega id {database.tega_id}, commit log {settings.logdir}, "
-        f"{len(state.live_roots())} roots, {state.seq} commits\n"
+        f"{state.live_count} roots, {state.seq} commits\n"
     )
     for address in server.addresses:
         out.write(f"ready on {url_of(address, server.certificates is not None)}\n")

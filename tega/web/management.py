@@ -272,7 +272,7 @@ def health(context: Context, call: Call) -> Answer:
             "tega_id": database.tega_id,
             "life": state.life,
             "seq": state.seq,
-            "roots": len(state.live_roots()),
+            "roots": state.live_count,
         }
     if refusal is not None:
         if call.who.monitor:

@@ -245,7 +245,7 @@ FAMILIES: Final[tuple[Family | Distribution, ...]] = (
     ),
     Family(
         "tega_roots", "gauge", "Roots that have content",
-        lambda n: _one(len(n.context.database.state.live_roots())),
+        lambda n: _one(n.context.database.state.live_count),
     ),
     # -- watchers and sessions ----------------------------------------------------------------
     Family(

@@ -13,13 +13,11 @@ from tega.access.rules import CALL, PUBLISH, READ, SUBSCRIBE
 from tega.access.who import UNLIMITED, Who
 from tega.database import Pending
 from tega.errors import (
-    CallTimeout,
     Internal,
     Malformed,
     NoPeer,
     NotUnderstood,
     OverLimit,
-    OwnerGone,
     TegaError,
 )
 from tega.paths import parse
@@ -45,7 +43,8 @@ from tega.protocol.frames import NORMAL, frame
 from tega.store import commit as commits
 from tega.subscriber import SCOPE
 from tega.watch import Publication
-from tega.web import batch, calls
+from tega.web import batch
+from tega.web.asked import Asked
 from tega.web.context import Context
 from tega.web.feed import Feed
 from tega.web.http import Later
@@ -89,8 +88,7 @@ class ServerSession(Feed):
         self._connection = Connection(Role.SERVER)
         self.scope = "local"
         self.heard = self._loop.time()
-        self._calls: dict[int, tuple[Later, float]] = {}
-        self._last_call = 0
+        self._asked = Asked(self.send, lambda number: self._connection.give_up(number))
         self._unanswered = 0
         self._room: Future[None] | None = None
         # So long it is read no further, for it asks too often.
@@ -313,7 +311,7 @@ class ServerSession(Feed):
             self.close(NOT_OURS, error.message[:100])
 
     def send(self, message: Message) -> None:
-        """Send a message to another server."""
+        """Send a message."""
         if not self.over:
             self.outbox.send(frame(self._connection.send(message).encode()))
 
@@ -399,7 +397,7 @@ class ServerSession(Feed):
         :raises OverLimit: where too many calls are open
         """
         most = self.limits.open_requests
-        if len(self._calls) >= most:
+        if len(self._asked) >= most:
             raise OverLimit(
                 f"{self.tega_id} has {most} calls open, the limit: try again later", "calls"
             )
@@ -407,37 +405,17 @@ class ServerSession(Feed):
             raise OverLimit(
                 f"{self.tega_id} does not take the calls that it has: try again later", "backlog"
             )
-        self._last_call += 1
-        request = Request(self._last_call, "RPC", caller, path, body)
-        answer = Later()
-        self._calls[self._last_call] = answer, self._loop.time() + timeout
-        self.outbox.send(frame(self._connection.send(request).encode()))
-        return answer
+        return self._asked.ask(path, body, caller, timeout)
 
     def _response(self, message: Response) -> None:
-        answer, _ = self._calls.pop(message.seq_no)
-        try:
-            value = strictjson.loads(message.body)
-        except Malformed as error:
-            answer.resolve(error=calls.failed(self.tega_id, f"its answer is {error}"))
-            raise
-        if message.error:
-            answer.resolve(error=calls.error_of(self.tega_id, value))
-        else:
-            answer.resolve(message.body)
+        self._asked.answered(self.tega_id, message)
 
     def look(self, now: float) -> None:
         """Give up the calls that take too long."""
         if self._room is not None and not self._room.done() and not self.outbox.busy:
             # It is not read, so it may well have something to say.
             self.heard = now
-        overdue = [number for number, (_, until) in self._calls.items() if now > until]
-        for number in overdue:
-            answer, _ = self._calls.pop(number)
-            self._connection.give_up(number)
-            answer.resolve(
-                error=CallTimeout(f"{self.tega_id} did not answer in time: it may still be at it")
-            )
+        self._asked.look(self.tega_id, now)
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -472,14 +450,7 @@ class ServerSession(Feed):
         self._hub.unsubscribe_all(self)
         if self.link is not None:
             self.link.closed("the connection is over")
-        gone, self._calls = self._calls, {}
-        for answer, _ in gone.values():
-            answer.resolve(
-                error=OwnerGone(
-                    f"{self.tega_id} went away in the middle of the call: it may have been done",
-                    owner=self.tega_id,
-                )
-            )
+        self._asked.gone(self.tega_id)
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
         if self._context.sessions.remove(self) and not self._context.sessions.ending:

@@ -18,9 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "behaviour"))
 from certificates import Authority
 
 from tega import listener as module
-from tega.listener import Listener
+from tega.access.who import UNLIMITED
+from tega.listener import Listener, Room
+from tega.metrics import Meters
 from tega.tls import Certificates
 from tega.web.http import Call, Service
+from tega.web.refusals import Refusals
+from tega.web.traffic import Traffic
 
 
 @asynccontextmanager
@@ -35,7 +39,10 @@ async def listening(directory: Path) -> AsyncIterator[tuple[int, Authority]]:
 
     authority = Authority(directory)
     certificates = Certificates(*authority.issue("127.0.0.1"))
-    server = Listener(Service(answer, 1 << 20, 1 << 16, upgrade), certificates)
+    meters = Meters()
+    traffic = Traffic(meters, Refusals(meters))
+    service = Service(answer, 1 << 20, 1 << 16, upgrade, lambda *asked: UNLIMITED, traffic)
+    server = Listener(service, certificates, Room(100, lambda: 0), meters)
     sockets = bind_sockets(0, "127.0.0.1")
     server.add_sockets(sockets)
     try:

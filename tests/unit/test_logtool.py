@@ -271,7 +271,7 @@ def test_show_beside_a_server_that_writes(tmp_path: Path) -> None:
         writer = threading.Thread(target=write)
         writer.start()
         try:
-            for _ in range(10):
+            for _ in range(4):
                 done = subprocess.run(
                     [*RUN, "show", str(tmp_path), "-o", "json"],
                     capture_output=True, text=True, check=False,
