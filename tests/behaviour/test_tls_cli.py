@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -152,37 +152,53 @@ def test_a_wrong_variable_is_not_shown() -> None:
     assert SECRET not in messages
 
 
+def asking(server: Guarded) -> Callable[..., Awaitable[tuple[int, str, str]]]:
+    """Runs a command of a server on this event loop."""
+
+    def ask(
+        *words: str, typed: str | None = None, **variables: str
+    ) -> Awaitable[tuple[int, str, str]]:
+        return asyncio.to_thread(run, server.port, *words, typed=typed, **variables)
+
+    return ask
+
+
 @on_loop
-async def test_the_token_is_shown_to_the_server(tmp_path: Path) -> None:
+async def test_every_command_shows_the_token() -> None:
+    token = {"TEGA_TOKEN": TOKEN}
+    async with Guarded().running() as server:
+        ask = asking(server)
+        assert (await ask("put", "a", "1", **token))[0] == 0
+        assert (await ask("pub", "c", "1", **token))[0] == 0
+        status, out, messages = await ask("-s", typed="roots\n", **token)
+        assert status == 0
+        assert "--- session ready ---" in out
+        assert SECRET not in out + messages
+        assert set(server.shown) == {f"Bearer {TOKEN}"}
+        assert len(server.shown) == 4
+
+
+@pytest.mark.parametrize("variable", [None, "agent.wrong"])
+@on_loop
+async def test_a_file_goes_before_the_variable(variable: str | None, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
-
-    async def ask(*words: str, typed: str | None = None, **variables: str) -> tuple[int, str, str]:
-        return await asyncio.to_thread(run, server.port, *words, typed=typed, **variables)
-
+    variables = {} if variable is None else {"TEGA_TOKEN": variable}
     async with Guarded().running() as server:
-        for words, variables in (
-            (["--token-file", str(file)], {}),
-            ([], {"TEGA_TOKEN": TOKEN}),
-            (["--token-file", str(file)], {"TEGA_TOKEN": "agent.wrong"}),
-        ):
-            server.shown.clear()
-            assert (await ask(*words, "put", "a", "1", **variables))[0] == 0
-            status, out, _ = await ask(*words, "id", **variables)
-            assert status == 0
-            assert out.startswith("agent-")
-            assert (await ask(*words, "pub", "c", "1", **variables))[0] == 0
-            status, out, messages = await ask(*words, "-s", typed="roots\n", **variables)
-            assert "--- session ready ---" in out
-            assert SECRET not in out + messages
-            assert set(server.shown) == {f"Bearer {TOKEN}"}
-            assert len(server.shown) >= 4
-        for refused in ({}, {"TEGA_TOKEN": "agent.wrong"}):
-            for words in (["get", "a"], ["watch", "a"], ["pub", "c", "1"]):
-                status, out, messages = await ask(*words, **refused)
-                assert (status, out) == (1, "")
-                assert messages == (
-                    "401 Unauthorized\nno token, or a wrong one: see tega-server\n"
-                )
-        status, out, _ = await ask("-s", typed="sub a\n")
+        ask = asking(server)
+        assert (await ask("--token-file", str(file), "put", "a", "1", **variables))[0] == 0
+        assert (await ask("id", "--token-file", str(file), **variables))[1].startswith("agent-")
+        assert server.shown == [f"Bearer {TOKEN}"]
+
+
+@pytest.mark.parametrize("variables", [{}, {"TEGA_TOKEN": "agent.wrong"}])
+@on_loop
+async def test_a_refused_token_is_status_1(variables: dict[str, str]) -> None:
+    async with Guarded().running() as server:
+        ask = asking(server)
+        for words in (["get", "a"], ["watch", "a"], ["pub", "c", "1"]):
+            assert await ask(*words, **variables) == (
+                1, "", "401 Unauthorized\nno token, or a wrong one: see tega-server\n"
+            )  # fmt: skip
+        out = (await ask("-s", typed="sub a\n", **variables))[1]
         assert "no token, or a wrong one: see tega-server" in out
