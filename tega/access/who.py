@@ -74,6 +74,15 @@ class Who:
             self.rights.rules or self.manage or self.monitor or self.peer
         )
 
+    def called(self, tega_id: str) -> str:
+        """What it is called in logs.
+
+        :param tega_id: that it gives; empty for none
+        """
+        if self.unbound or not tega_id or tega_id == self.name:
+            return tega_id or self.tega_id
+        return f"{self.name} as {tega_id}"
+
     # -- where it may do what -------------------------------------------------------------------
 
     def check(self, operation: str, path: Path) -> None:

@@ -20,8 +20,8 @@ from tega.protocol import Connection, Error, Message, Role, Session, SessionAck
 log = logging.getLogger(__name__)
 
 #: The codes that a server closes a connection with for good: the tega id was taken over; what came
-#: was not the protocol.
-_FINAL: Final = {4001: "taken_over", 4003: "not_understood"}
+#: was not the protocol; the credential is not valid any more.
+_FINAL: Final = {4001: "taken_over", 4003: "not_understood", 4004: "unauthorized"}
 
 #: The refusals of a handshake that may have gone by the next one: too slow, too much.
 _PASSING: Final = (408, 429)

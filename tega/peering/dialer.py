@@ -29,8 +29,8 @@ LONGEST_PAUSE: Final = 30.0
 GOOD: Final = 30.0
 
 #: The server closes with these where the next try will hardly end otherwise: another connection
-#: has taken over the tega id; what came was not the protocol.
-_HOPELESS: Final = (4001, 4003)
+#: has taken over the tega id; what came was not the protocol; the credential counts no more.
+_HOPELESS: Final = (4001, 4003, 4004)
 
 #: It answers the handshake with these where the token is not right, or not enough.
 _DENIED: Final = (401, 403)

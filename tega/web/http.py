@@ -423,7 +423,7 @@ class _Exchange(httputil.HTTPMessageDelegate):
         traffic = self._service.traffic
         traffic.answered(self._start, response.status, self._begun)
         if response.refusal is not None:
-            traffic.refused(self._start, response.refusal, self._connection)
+            traffic.refused(self._start, response.refusal, self._connection, self._who)
         written = self._write_whole(response, body)
         self._connection.finish()
         # A client that reads slowly has its answer only when the last byte is on the way.

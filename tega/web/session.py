@@ -166,7 +166,8 @@ class ServerSession(Feed):
 
     def note_refusal(self, error: TegaError, what: str) -> None:
         """Something that it sent is refused."""
-        self._context.refusals.refused(error, self.tega_id, self.address, what)
+        who = self.who.called(self.tega_id)
+        self._context.refusals.refused(error, who, self.address, what)
 
     def refuse(self, error: TegaError, what: str) -> None:
         """Tell what is wrong with something that has no answer.

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import RequestStartLine
 
+from tega.access.who import Who
 from tega.errors import TegaError
 from tega.metrics import OTHER, VERBS, Meters
 from tega.web.refusals import Refusals
@@ -39,10 +40,13 @@ class Traffic:
         self._meters.request_seconds[kind].observe(time.monotonic() - begun)
 
     def refused(
-        self, line: RequestStartLine, error: TegaError, connection: HTTP1Connection
+        self, line: RequestStartLine, error: TegaError, connection: HTTP1Connection, who: Who
     ) -> None:
-        """A request is refused: who asks is who they say that they are."""
+        """A request is refused.
+
+        :param who: whoever asks; where no credential is asked for, who they say that they are
+        """
         path, _, query = line.path.partition("?")
-        who = parse_qs(query, errors="replace").get("tega_id", ["anonymous"])[0]
+        tega_id = parse_qs(query, errors="replace").get("tega_id", [""])[0]
         source = getattr(connection.context, "remote_ip", "unknown")
-        self._refusals.refused(error, who, source, f"{line.method} {path}")
+        self._refusals.refused(error, who.called(tega_id), source, f"{line.method} {path}")
