@@ -1,0 +1,106 @@
+package tega_test
+
+import (
+	"io"
+	"net"
+	"sync"
+	"testing"
+)
+
+// forwarder passes connections on to a server, and cuts them.
+type forwarder struct {
+	listener net.Listener
+	target   string
+	// budget says after how many bytes, in either direction, a connection is cut, given how many there
+	// were before it; negative: never.
+	budget func(number int) (up, down int)
+	group  sync.WaitGroup
+
+	mu     sync.Mutex
+	number int
+	open   map[net.Conn]bool
+	over   bool
+}
+
+func startForwarder(t *testing.T, target string, budget func(number int) (up, down int)) *forwarder {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &forwarder{listener: listener, target: target, budget: budget, open: map[net.Conn]bool{}}
+	f.group.Add(1)
+	go f.accept()
+	t.Cleanup(func() {
+		listener.Close()
+		f.mu.Lock()
+		f.over = true
+		f.mu.Unlock()
+		f.cut()
+		f.group.Wait()
+	})
+	return f
+}
+
+func (f *forwarder) address() string { return f.listener.Addr().String() }
+
+// cut resets all connections.
+func (f *forwarder) cut() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for conn := range f.open {
+		conn.Close()
+	}
+}
+
+func (f *forwarder) accept() {
+	defer f.group.Done()
+	for {
+		near, err := f.listener.Accept()
+		if err != nil {
+			return
+		}
+		f.group.Add(1)
+		go f.forward(near)
+	}
+}
+
+func (f *forwarder) forward(near net.Conn) {
+	defer f.group.Done()
+	far, err := net.Dial("tcp", f.target)
+	if err != nil {
+		near.Close()
+		return
+	}
+	f.mu.Lock()
+	up, down := f.budget(f.number)
+	f.number++
+	f.open[near], f.open[far] = true, true
+	if f.over {
+		near.Close()
+	}
+	f.mu.Unlock()
+	done := make(chan bool, 2)
+	pass := func(to, from net.Conn, most int) {
+		if most < 0 {
+			_, _ = io.Copy(to, from) // it ends when the connection does, however that is
+		} else {
+			_, _ = io.CopyN(to, from, int64(most))
+		}
+		done <- true
+	}
+	go pass(far, near, up)
+	go pass(near, far, down)
+	<-done
+	for _, conn := range []net.Conn{near, far} {
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0) // a reset, as of a machine that does not know of it
+		}
+		conn.Close()
+	}
+	<-done
+	f.mu.Lock()
+	delete(f.open, near)
+	delete(f.open, far)
+	f.mu.Unlock()
+}
