@@ -78,7 +78,11 @@ func tellStory(t *testing.T, server *testServer, direct *tega.Client, root strin
 	})
 	ctx := short(t)
 	client := persist(t, ctx, tega.Options{Address: link.address(), TegaID: "agent-" + root, Logger: silent})
-	watched, err := client.Subscribe(ctx, root+".theirs", tega.From("0"))
+	now, err := direct.Tx(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	watched, err := client.Subscribe(ctx, root+".theirs", tega.From(strconv.FormatInt(now.Seq, 10)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,14 +134,15 @@ func tellStory(t *testing.T, server *testServer, direct *tega.Client, root strin
 	if roots, err := direct.Roots(ctx); err != nil || roots[root] != 2*count-1 {
 		t.Errorf("version %d of %s, not %d: %v", roots[root], root, 2*count-1, err)
 	}
-	// What is ephemeral is there again, with the function.
+	// What is ephemeral is there again, with the function, however often it goes.
 	until(t, "the function is there", func() bool {
 		var result string
 		return direct.Call(ctx, root+"-f", &result) == nil && result == "result"
 	})
-	if _, err := direct.Get(ctx, root+"-here", nil); err != nil {
-		t.Error(err)
-	}
+	until(t, "the ephemeral node is there", func() bool {
+		_, err := direct.Get(ctx, root+"-here", nil)
+		return err == nil
+	})
 }
 
 func TestAServerThatIsKilled(t *testing.T) {
