@@ -38,6 +38,10 @@ func AtVersion(version int64) Option { return IfVersion(version) }
 // Internal reads with the attributes of every node: _version, _ephemeral and so on.
 func Internal() Option { return func(op *Op) { op.Internal = true } }
 
+// Path is the dotted path of some keys, with quotes where a key needs them: Path("r", "10.0.0.0/8") is
+// r."10.0.0.0/8".
+func Path(keys ...string) string { return wire.Path(keys).String() }
+
 // Put replaces what stands at a dotted path with a value, which is written as encoding/json does.
 func Put(path string, value any, options ...Option) Op {
 	instance, err := encode(value)

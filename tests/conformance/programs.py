@@ -29,14 +29,14 @@ def go_end() -> list[str]:
     return [build_go("./internal/conformance")]
 
 
-def build_go(package: str, **environment: str) -> str:
+def build_go(package: str, *flags: str, **environment: str) -> str:
     """The path of a program of the Go driver, built; the test is skipped where Go is missing."""
     go = shutil.which("go")
     if go is None:
         pytest.skip("Go is not installed: sudo scripts/setup-system")
     made = Path(tempfile.mkdtemp(prefix="tega-go-")) / "program"
     done = subprocess.run(
-        [go, "build", "-o", str(made), package],
+        [go, "build", *flags, "-o", str(made), package],
         cwd=ROOT / "driver", env={**os.environ, **environment}, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
@@ -46,6 +46,17 @@ def build_go(package: str, **environment: str) -> str:
 
 #: What starts the program, by language.
 PROGRAMS: dict[str, Callable[[], list[str]]] = {"python": python_end, "go": go_end}
+
+
+class Refused(Refusal):
+    """What a program says instead of doing it.
+
+    :param code: the refusal for programs
+    """
+
+    def __init__(self, status: int | None, code: str, message: str) -> None:
+        super().__init__(status, message)
+        self.code = code
 
 
 class Program:
@@ -87,7 +98,7 @@ class Program:
     def answer(self) -> Any:
         """What became of the oldest order that was not answered yet.
 
-        :raises Refusal: where it is refused
+        :raises Refused: where it is refused
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -95,9 +106,7 @@ class Program:
         given = json.loads(line)
         if "refused" in given:
             why = given["refused"]
-            refusal = Refusal(why["status"], why["message"])
-            refusal.code = why["code"]
-            raise refusal
+            raise Refused(why["status"], why["code"], why["message"])
         assert "done" in given, given
         return given["done"]
 

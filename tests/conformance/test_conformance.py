@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapters import Refusal
-from programs import PROGRAMS, Program
+from programs import PROGRAMS, Program, Refused
 from service import Service, check
 
 #: Who does it, and who is there beside it.
@@ -53,7 +52,7 @@ def two(request: pytest.FixtureRequest, served: Served) -> Iterator[tuple[Progra
 
 def refused(program: Program, code: str, do: str, **members: Any) -> str:
     """An order is refused with this code."""
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(Refused) as caught:
         program.do(do, **members)
     assert caught.value.code == code
     return str(caught.value)
