@@ -27,10 +27,10 @@ func guarded(t *testing.T, token string, configure func(*httptest.Server)) *http
 		switch given := r.Header.Get("Authorization"); given {
 		case "Bearer " + token:
 		case "Bearer guest":
-			http.Error(w, `{"error": {"code": "forbidden", "message": "guests read alone"}}`, 403)
+			http.Error(w, `{"error": {"code": "forbidden", "message": "guests read alone"}}`, http.StatusForbidden)
 			return
 		default:
-			http.Error(w, `{"error": {"code": "unauthorized", "message": "give a token"}}`, 401)
+			http.Error(w, `{"error": {"code": "unauthorized", "message": "give a token"}}`, http.StatusUnauthorized)
 			return
 		}
 		if r.URL.Path == "/_roots" {

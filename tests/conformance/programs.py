@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from typing import Any
 import pytest
 from adapters import Refusal
 from service import ROOT
+
+#: The release that driver/go.mod asks for.
+OLDEST_GO = [1, 22]
 
 HERE = Path(__file__).resolve().parent
 
@@ -34,6 +38,10 @@ def build_go(package: str, *flags: str, **environment: str) -> str:
     go = shutil.which("go")
     if go is None:
         pytest.skip("Go is not installed: sudo scripts/setup-system")
+    found = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=True)
+    version = [int(part) for part in re.findall(r"\d+", found.stdout)[:2]]
+    if version < OLDEST_GO:
+        pytest.skip(f"{found.stdout.strip()} is too old for the Go driver")
     made = Path(tempfile.mkdtemp(prefix="tega-go-")) / "program"
     done = subprocess.run(
         [go, "build", *flags, "-o", str(made), package],
