@@ -14,11 +14,11 @@ type Client struct {
 	http    *http.Client
 }
 
-// Dial connects to a server and begins a session. The context bounds that alone; the client lasts until
-// Close.
+// Dial connects to a server and begins a session. The context bounds that alone; the client lasts
+// until Close.
 //
-// Where there is no connection to be had, or the server does not want this client, there is an error at
-// once; later on, a connection that is lost is made anew for as long as it takes.
+// Where there is no connection to be had, or the server does not want this client, there is an
+// error at once; later on, a connection that is lost is made anew for as long as it takes.
 func Dial(ctx context.Context, options Options) (*Client, error) {
 	s, err := begin(ctx, options)
 	if err != nil {
@@ -27,16 +27,16 @@ func Dial(ctx context.Context, options Options) (*Client, error) {
 	return &Client{s, newHTTP(s)}, nil
 }
 
-// Close ends the session, and with it what is ephemeral. What is under way fails with ErrClientClosed.
-// It waits until all of the driver has ended, and up to five seconds for functions that it serves; there
-// is an error only where one of those goes on all the same.
+// Close ends the session, and with it what is ephemeral. What is under way fails with
+// ErrClientClosed. It waits until all of the driver has ended, and up to five seconds for functions
+// that it serves; there is an error only where one of those goes on all the same.
 func (c *Client) Close() error {
 	c.http.CloseIdleConnections()
 	return c.session.close()
 }
 
-// Done is closed when the session is over: because of Close, or because the server has ended it for good,
-// as when another client takes over its tega id.
+// Done is closed when the session is over: because of Close, or because the server has ended it for
+// good, as when another client takes over its tega id.
 func (c *Client) Done() <-chan struct{} { return c.session.done }
 
 // Err is why the session is over; nil while it is not.
@@ -85,15 +85,15 @@ type Match struct {
 // Into reads the instance into a value, as [Change.Into] does.
 func (m Match) Into(value any) error { return decode(m.Instance, value, "a match") }
 
-// Tx carries operations out as one transaction: all of them or, with an error, none. It is sent again
-// after a lost connection, and done once at most.
+// Tx carries operations out as one transaction: all of them or, with an error, none. It is sent
+// again after a lost connection, and done once at most.
 func (c *Client) Tx(ctx context.Context, operations ...Op) (*Result, error) {
 	return c.TxWithID(ctx, c.session.newTxID(), operations...)
 }
 
-// TxWithID is [Client.Tx] with a transaction id of the caller's: sent again with the same one, be it by
-// another program, it gives the first result and changes nothing. The server remembers at least the last
-// 10 000 of them.
+// TxWithID is [Client.Tx] with a transaction id of the caller's: sent again with the same one, be
+// it by another program, it gives the first result and changes nothing. The server remembers at
+// least the last 10 000 of them.
 func (c *Client) TxWithID(ctx context.Context, txid string, operations ...Op) (*Result, error) {
 	body, err := c.session.transact(ctx, txid, operations)
 	if err != nil {
@@ -139,8 +139,9 @@ func (c *Client) Put(ctx context.Context, path string, value any, options ...Opt
 	return c.Tx(ctx, Put(path, value, options...))
 }
 
-// PutEphemeral is [Client.Put] of what goes when the session of this client ends: when it is closed, or
-// the server has heard nothing of it for too long. After a lost connection it is put again.
+// PutEphemeral is [Client.Put] of what goes when the session of this client ends: when it is
+// closed, or the server has heard nothing of it for too long. After a lost connection it is put
+// again.
 func (c *Client) PutEphemeral(ctx context.Context, path string, value any, options ...Option) (*Result, error) {
 	return c.Tx(ctx, PutEphemeral(path, value, options...))
 }
@@ -150,8 +151,8 @@ func (c *Client) Delete(ctx context.Context, path string, options ...Option) (*R
 	return c.Tx(ctx, Delete(path, options...))
 }
 
-// Get reads what stands at a dotted path into a value, as encoding/json does; into an interface, numbers
-// are json.Number. The version of the node is what IfVersion takes.
+// Get reads what stands at a dotted path into a value, as encoding/json does; into an interface,
+// numbers are json.Number. The version of the node is what IfVersion takes.
 func (c *Client) Get(ctx context.Context, path string, into any, options ...Option) (version int64, err error) {
 	result, err := c.Tx(ctx, Get(path, options...))
 	if err != nil {
@@ -164,8 +165,8 @@ func (c *Client) Get(ctx context.Context, path string, into any, options ...Opti
 	return found.Version, found.Into(into)
 }
 
-// GetRegex reads all that a pattern matches: one regular expression (RE2) a level, split at \., each
-// matched from the start of the key. Without a match there is an empty map.
+// GetRegex reads all that a pattern matches: one regular expression (RE2) a level, split at \.,
+// each matched from the start of the key. Without a match there is an empty map.
 func (c *Client) GetRegex(ctx context.Context, pattern string, options ...Option) (map[string]Match, error) {
 	result, err := c.Tx(ctx, GetRegex(pattern, options...))
 	if err != nil {
@@ -178,9 +179,9 @@ func (c *Client) GetRegex(ctx context.Context, pattern string, options ...Option
 	return matches, result.Found[0].Into(&matches)
 }
 
-// Call calls the function at a dotted path with arguments, and reads what it returns into a value, unless
-// that is nil. It is called once at most: where the connection is lost meanwhile, errors.Is(err,
-// ErrOutcomeUnknown) says that it may have run.
+// Call calls the function at a dotted path with arguments, and reads what it returns into a value,
+// unless that is nil. It is called once at most: where the connection is lost meanwhile,
+// errors.Is(err, ErrOutcomeUnknown) says that it may have run.
 func (c *Client) Call(ctx context.Context, path string, into any, args ...any) error {
 	return c.CallKwargs(ctx, path, into, nil, args...)
 }

@@ -11,8 +11,8 @@
 //
 // A connection that is lost is made anew, for as long as it takes. Changes and reads that had no
 // answer are then sent again, each change with an id under which the server does it once at most;
-// calls of functions are not. Ephemeral nodes and functions are put again, and what was subscribed to
-// goes on where it was. Whoever waits, waits as long as its context lasts.
+// calls of functions are not. Ephemeral nodes and functions are put again, and what was subscribed
+// to goes on where it was. Whoever waits, waits as long as its context lasts.
 //
 // A refusal of the server is an [*Error], and errors.Is knows its code:
 //

@@ -6,10 +6,11 @@ import (
 	"tega.internal/tega/internal/wire"
 )
 
-// ephemerals are the operations that make a session's ephemeral nodes, so that they can be put again.
+// ephemerals are the operations that make a session's ephemeral nodes, so that they can be put
+// again.
 //
-// A PUT takes the place of all earlier operations at or below its path; so does a DELETE, which itself
-// is kept only where it takes something out of a node put before.
+// A PUT takes the place of all earlier operations at or below its path; so does a DELETE, which
+// itself is kept only where it takes something out of a node put before.
 type ephemerals struct {
 	all map[string]*kept
 	// below counts the operations below a path.

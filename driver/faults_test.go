@@ -42,8 +42,8 @@ func persist(t *testing.T, ctx context.Context, options tega.Options) *tega.Clie
 	}
 }
 
-// TestALinkThatCutsAnywhere cuts the first connection of a client after each number of bytes, up and
-// down, and those after it at random: nothing is lost, and nothing done or heard twice.
+// TestALinkThatCutsAnywhere cuts the first connection of a client after each number of bytes, up
+// and down, and those after it at random: nothing is lost, and nothing done or heard twice.
 func TestALinkThatCutsAnywhere(t *testing.T) {
 	server := startServer(t)
 	direct := dial(t, tega.Options{Address: server.address, TegaID: "direct"})
@@ -229,8 +229,8 @@ func TestACallIsNeverSentTwice(t *testing.T) {
 	}
 }
 
-// TestASlowReader lets much more come than may wait: nothing is lost, nothing comes twice, and nothing
-// else is held up.
+// TestASlowReader lets much more come than may wait: nothing is lost, nothing comes twice, and
+// nothing else is held up.
 func TestASlowReader(t *testing.T) {
 	server := startServer(t, "--resume", "20000")
 	slow := dial(t, tega.Options{Address: server.address, TegaID: "slow", Buffer: 20_000})

@@ -11,8 +11,8 @@ import (
 type forwarder struct {
 	listener net.Listener
 	target   string
-	// budget says after how many bytes, in either direction, a connection is cut, given how many there
-	// were before it; negative: never.
+	// budget says after how many bytes, in either direction, a connection is cut, given how many
+	// there were before it; negative: never.
 	budget func(number int) (up, down int)
 	group  sync.WaitGroup
 

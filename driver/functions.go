@@ -17,8 +17,8 @@ import (
 // farewellOfCalls is how long Close waits for functions that are under way.
 const farewellOfCalls = 5 * time.Second
 
-// Func is a function that a client offers. What it returns is written as JSON; its error goes to the
-// caller as call_failed, with its text. The context ends with the client.
+// Func is a function that a client offers. What it returns is written as JSON; its error goes to
+// the caller as call_failed, with its text. The context ends with the client.
 type Func func(ctx context.Context, call *Call) (any, error)
 
 // Call is a call of a function.
@@ -58,8 +58,8 @@ func newFunctions(s *session) *functions {
 	return &functions{session: s, served: map[string]Func{}}
 }
 
-// Serve offers a function at a dotted path, until Unserve or the end of the session. Calls run beside
-// each other, each in a goroutine of its own; a panic is an error of that call.
+// Serve offers a function at a dotted path, until Unserve or the end of the session. Calls run
+// beside each other, each in a goroutine of its own; a panic is an error of that call.
 func (c *Client) Serve(ctx context.Context, path string, function Func) error {
 	keys, err := wire.ParsePath(path)
 	if err != nil {

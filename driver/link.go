@@ -55,8 +55,8 @@ type link struct {
 	gone chan struct{}
 }
 
-// connect makes a connection and begins the session on it. The error is final where trying again will
-// not help.
+// connect makes a connection and begins the session on it. The error is final where trying again
+// will not help.
 func connect(ctx context.Context, s *session) (*link, *wire.SessionAck, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.PingTimeout)
 	defer cancel()

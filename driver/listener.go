@@ -10,13 +10,13 @@ import (
 // overhead is what an item that waits costs beside its text, in bytes, roughly.
 const overhead = 200
 
-// listener has what waits for somebody to read it: notifications, or messages. All but pump is called
-// under the session's lock.
+// listener has what waits for somebody to read it: notifications, or messages. All but pump is
+// called under the session's lock.
 //
-// What waits is bounded. A listener that lets more come falls behind: of changes it is given no more,
-// and once it has read what waits it goes on from there out of the server's history, as after a lost
-// connection. Messages have no history: those that come meanwhile are lost, and counted. So a slow
-// listener costs a bounded amount of memory, and holds up neither the others nor answers.
+// What waits is bounded. A listener that lets more come falls behind: of changes it is given no
+// more, and once it has read what waits it goes on from there out of the server's history, as after
+// a lost connection. Messages have no history: those that come meanwhile are lost, and counted. So
+// a slow listener costs a bounded amount of memory, and holds up neither the others nor answers.
 type listener struct {
 	session *session
 	text    string

@@ -9,7 +9,8 @@ import (
 	"tega.internal/tega/internal/wire"
 )
 
-// Op is one operation of a transaction: made by [Put], [PutEphemeral], [Delete], [Get] or [GetRegex].
+// Op is one operation of a transaction: made by [Put], [PutEphemeral], [Delete], [Get] or
+// [GetRegex].
 type Op struct {
 	Ope       string          `json:"ope"`
 	Path      string          `json:"path"`
@@ -25,8 +26,8 @@ type Op struct {
 // Option is a condition of a change, or what a read is to give.
 type Option func(*Op)
 
-// IfVersion refuses a change, as a collision, unless the node has this version. Of a transaction all
-// is refused then.
+// IfVersion refuses a change, as a collision, unless the node has this version. Of a transaction
+// all is refused then.
 func IfVersion(version int64) Option { return func(op *Op) { op.Version = &version } }
 
 // IfAbsent refuses a put, as a collision, where there is a node already.
@@ -38,8 +39,8 @@ func AtVersion(version int64) Option { return IfVersion(version) }
 // Internal reads with the attributes of every node: _version, _ephemeral and so on.
 func Internal() Option { return func(op *Op) { op.Internal = true } }
 
-// Path is the dotted path of some keys, with quotes where a key needs them: Path("r", "10.0.0.0/8") is
-// r."10.0.0.0/8".
+// Path is the dotted path of some keys, with quotes where a key needs them: Path("r", "10.0.0.0/8")
+// is r."10.0.0.0/8".
 func Path(keys ...string) string { return wire.Path(keys).String() }
 
 // Put replaces what stands at a dotted path with a value, which is written as encoding/json does.
@@ -65,8 +66,8 @@ func Get(path string, options ...Option) Op {
 	return made(Op{Ope: "GET", Path: path}, options)
 }
 
-// GetRegex reads all that a pattern matches: one regular expression (RE2) a level, split at \., each
-// matched from the start of the key.
+// GetRegex reads all that a pattern matches: one regular expression (RE2) a level, split at \.,
+// each matched from the start of the key.
 func GetRegex(pattern string, options ...Option) Op {
 	return made(Op{Ope: "GET", Path: pattern, RegexFlag: true}, options)
 }

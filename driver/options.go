@@ -36,8 +36,8 @@ type Options struct {
 	TLS *tls.Config
 	// Token is sent with every request as Authorization: Bearer TOKEN.
 	Token string
-	// TegaID says who this is; by default a new one. A server has one session of a tega id: a second
-	// client with the same one takes it over.
+	// TegaID says who this is; by default a new one. A server has one session of a tega id: a
+	// second client with the same one takes it over.
 	TegaID string
 	// Scope is that of subscriptions that do not say another; by default Local.
 	Scope Scope
@@ -52,8 +52,8 @@ type Options struct {
 	PingTimeout time.Duration
 }
 
-// TLSFiles is a TLS configuration of PEM files: the authorities that a server is verified by, and the
-// certificate of this client with its key. What is empty is left as it is by default.
+// TLSFiles is a TLS configuration of PEM files: the authorities that a server is verified by, and
+// the certificate of this client with its key. What is empty is left as it is by default.
 func TLSFiles(ca, certificate, key string) (*tls.Config, error) {
 	made := &tls.Config{MinVersion: tls.VersionTLS12}
 	if ca != "" {

@@ -7,7 +7,8 @@ import (
 )
 
 const (
-	// firstPause is before the second try to reconnect, longestPause before any further one at most.
+	// firstPause is before the second try to reconnect, longestPause before any further one at
+	// most.
 	firstPause   = 100 * time.Millisecond
 	longestPause = 5 * time.Second
 	// good is how long a connection lasts that was a good one: the next is tried at once.
@@ -16,8 +17,8 @@ const (
 	awhile = time.Second
 )
 
-// pause is how long to wait before each try to connect: twice as long each time, and not all clients at
-// the same time.
+// pause is how long to wait before each try to connect: twice as long each time, and not all
+// clients at the same time.
 type pause struct{ next time.Duration }
 
 func (p *pause) reset() { p.next = 0 }

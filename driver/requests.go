@@ -86,8 +86,8 @@ func (r *requests) lost(where string) {
 	}
 }
 
-// reborn gives up changes that were sent to a database that has been cleared since: they may have been
-// done there, and would be done again.
+// reborn gives up changes that were sent to a database that has been cleared since: they may have
+// been done there, and would be done again.
 func (r *requests) reborn(life, where string) {
 	for _, one := range r.inOrder() {
 		if one.changes && one.sent && one.life != life {

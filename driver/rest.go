@@ -103,8 +103,9 @@ func (c *Client) doOnce(ctx context.Context, request rest, into any) error {
 }
 
 // Manage gives a management command, such as Manage(ctx, "GET", "health", nil, &health) or
-// Manage(ctx, "POST", "ss", url.Values{"tega_id": {"ops"}}, nil); doc/reference.md of tega db has them
-// all. What is answered is read into a value, unless that is nil. Unlike a GET, a POST is sent once.
+// Manage(ctx, "POST", "ss", url.Values{"tega_id": {"ops"}}, nil); doc/reference.md of tega db has
+// them all. What is answered is read into a value, unless that is nil. Unlike a GET, a POST is sent
+// once.
 func (c *Client) Manage(ctx context.Context, method, command string, query url.Values, into any) error {
 	return c.do(ctx, rest{
 		method: method, path: "/_" + url.PathEscape(command), query: query, again: method == http.MethodGet,
@@ -141,8 +142,8 @@ type changed struct {
 
 func (c changed) result() *Result { return &Result{Seq: c.Seq, Versions: c.Versions} }
 
-// Rollback makes the content of an old version of a root its newest: by its number or, negative, by so
-// many versions back.
+// Rollback makes the content of an old version of a root its newest: by its number or, negative, by
+// so many versions back.
 func (c *Client) Rollback(ctx context.Context, root string, backto int64) (*Result, error) {
 	var made changed
 	err := c.do(ctx, rest{
@@ -157,8 +158,8 @@ func (c *Client) Rollback(ctx context.Context, root string, backto int64) (*Resu
 	return made.result(), nil
 }
 
-// Transaction is one that is open at the server, until Commit or Cancel; left alone for long it expires.
-// Where all operations are known at once, [Client.Tx] does with one message.
+// Transaction is one that is open at the server, until Commit or Cancel; left alone for long it
+// expires. Where all operations are known at once, [Client.Tx] does with one message.
 type Transaction struct {
 	// ID is its id at the server.
 	ID     string
@@ -180,8 +181,8 @@ func (c *Client) Begin(ctx context.Context) (*Transaction, error) {
 	return &Transaction{ID: given.TxID, client: c}, nil
 }
 
-// Put adds operations to the transaction, in order: those of [Put], [PutEphemeral] and [Delete]. They are
-// judged at its commit.
+// Put adds operations to the transaction, in order: those of [Put], [PutEphemeral] and [Delete].
+// They are judged at its commit.
 func (t *Transaction) Add(ctx context.Context, operations ...Op) error {
 	for _, op := range operations {
 		if err := t.add(ctx, op); err != nil {
@@ -218,8 +219,8 @@ func (t *Transaction) add(ctx context.Context, op Op) error {
 	return nil
 }
 
-// Candidate has the trees that the transaction touches, in the internal form, as they would be after its
-// commit, by root. One that it would delete is {"_oid": ROOT, "_deleted": true}.
+// Candidate has the trees that the transaction touches, in the internal form, as they would be
+// after its commit, by root. One that it would delete is {"_oid": ROOT, "_deleted": true}.
 func (t *Transaction) Candidate(ctx context.Context) (map[string]json.RawMessage, error) {
 	var trees []json.RawMessage
 	if err := t.client.do(ctx, t.command("cand"), &trees); err != nil {
@@ -238,8 +239,8 @@ func (t *Transaction) Candidate(ctx context.Context) (map[string]json.RawMessage
 	return made, nil
 }
 
-// Commit applies the transaction, all of it or nothing. Where the outcome is unknown it may be asked again:
-// it is done once at most.
+// Commit applies the transaction, all of it or nothing. Where the outcome is unknown it may be
+// asked again: it is done once at most.
 func (t *Transaction) Commit(ctx context.Context) (*Result, error) {
 	var made changed
 	if err := t.client.do(ctx, t.command("commit"), &made); err != nil {

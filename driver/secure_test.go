@@ -18,8 +18,8 @@ import (
 	"tega.internal/tega"
 )
 
-// guarded is a server that speaks just enough of the protocol for a session to begin, and lets in who
-// has the token.
+// guarded is a server that speaks just enough of the protocol for a session to begin, and lets in
+// who has the token.
 func guarded(t *testing.T, token string, configure func(*httptest.Server)) *httptest.Server {
 	t.Helper()
 	upgrader := websocket.Upgrader{}

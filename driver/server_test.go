@@ -3,7 +3,11 @@ package tega_test
 import (
 	"bufio"
 	"context"
+	"errors"
+	"flag"
+	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -43,33 +47,44 @@ func startServer(t *testing.T, flags ...string) *testServer {
 // start starts it, and waits until it listens.
 func (s *testServer) start(port string) {
 	s.t.Helper()
-	root, err := filepath.Abs("..")
+	var err error
+	s.process, s.address, err = launch(s.directory, port, s.flags...)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.t.Skipf("the server of this clone is not installed (%v): run scripts/test once", err)
+	}
 	if err != nil {
 		s.t.Fatal(err)
+	}
+}
+
+// launch starts a server process, and waits until it listens.
+func launch(directory, port string, flags ...string) (*exec.Cmd, string, error) {
+	root, err := filepath.Abs("..")
+	if err != nil {
+		return nil, "", err
 	}
 	python := filepath.Join(root, ".venv", "bin", "python")
 	if _, err := os.Stat(python); err != nil {
-		s.t.Skipf("the server of this clone is not installed (%v): run scripts/test once", err)
+		return nil, "", err
 	}
-	arguments := []string{"-m", "tega.server", "-t", "srv", "-d", s.directory, "-p", port}
-	s.process = exec.Command(python, append(arguments, s.flags...)...)
-	s.process.Dir = root
-	s.process.Stderr = os.Stderr
-	output, err := s.process.StdoutPipe()
+	arguments := []string{"-m", "tega.server", "-t", "srv", "-d", directory, "-p", port}
+	process := exec.Command(python, append(arguments, flags...)...)
+	process.Dir = root
+	process.Stderr = os.Stderr
+	output, err := process.StdoutPipe()
 	if err != nil {
-		s.t.Fatal(err)
+		return nil, "", err
 	}
-	if err := s.process.Start(); err != nil {
-		s.t.Fatal(err)
+	if err := process.Start(); err != nil {
+		return nil, "", err
 	}
 	lines := bufio.NewScanner(output)
 	for lines.Scan() {
 		if at, ready := strings.CutPrefix(lines.Text(), "ready on "); ready {
-			s.address = "127.0.0.1" + at[strings.LastIndexByte(at, ':'):]
-			return
+			return process, "127.0.0.1" + at[strings.LastIndexByte(at, ':'):], nil
 		}
 	}
-	s.t.Fatal("the server does not start")
+	return nil, "", fmt.Errorf("the server does not start: %w", process.Wait())
 }
 
 // end stops it with a signal.
@@ -154,14 +169,43 @@ func until(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// TestMain looks, after all tests, for goroutines that the driver has left behind.
+// TestMain starts a server for the examples, and looks after all tests for goroutines that the
+// driver has left behind.
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if left := leftBehind(); code == 0 && left != "" {
-		println("goroutines are left behind:\n" + left)
+	code, err := runAll(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
 	os.Exit(code)
+}
+
+func runAll(m *testing.M) (int, error) {
+	directory, err := os.MkdirTemp("", "tega-examples-")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(directory)
+	process, address, err := launch(directory, "0")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		fmt.Fprintln(os.Stderr, "the examples are skipped: the server of this clone is not installed")
+		err = flag.Set("test.skip", "^Example")
+	case err == nil:
+		exampleAddress = address
+		defer func() {
+			process.Process.Kill()
+			process.Wait()
+		}()
+	}
+	if err != nil {
+		return 1, err
+	}
+	code := m.Run()
+	if left := leftBehind(); code == 0 && left != "" {
+		return 1, fmt.Errorf("goroutines are left behind:\n%s", left)
+	}
+	return code, nil
 }
 
 // leftBehind are the stacks of the driver's goroutines that do not end by themselves.

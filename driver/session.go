@@ -23,7 +23,8 @@ const maxOpen = 1024
 //
 // What a program asked for outlives a connection. After a reconnect the session puts its ephemeral
 // nodes again, subscribes from where it was, and sends again what has no answer yet and may be sent
-// twice: reads, and transactions, each of which has an id under which the server does it once at most.
+// twice: reads, and transactions, each of which has an id under which the server does it once at
+// most.
 type session struct {
 	options Options
 	at      server
@@ -109,7 +110,7 @@ func (s *session) header() http.Header {
 	return header
 }
 
-// -- connections --------------------------------------------------------------------------------------
+// -- connections ----------------------------------------------------------------------------------
 
 // keep has a connection, over and over.
 func (s *session) keep(l *link) {
@@ -157,8 +158,8 @@ func (s *session) reconnect(pause *pause) *link {
 	return nil
 }
 
-// isLasting says whether a refusal will be the same next time. What a proxy says for a server that is
-// just being started is not.
+// isLasting says whether a refusal will be the same next time. What a proxy says for a server that
+// is just being started is not.
 func isLasting(why *Error) bool {
 	return why.Code != "" && why.Status < 500 || why.Status == 401 || why.Status == 403
 }
@@ -226,7 +227,7 @@ func (s *session) close() error {
 	return s.functions.wait()
 }
 
-// -- waiting ------------------------------------------------------------------------------------------
+// -- waiting --------------------------------------------------------------------------------------
 
 // broadcast tells everybody who waits that something has changed.
 func (s *session) broadcast() {
@@ -273,7 +274,7 @@ func (s *session) written(l *link, size int) {
 	}
 }
 
-// -- asking -------------------------------------------------------------------------------------------
+// -- asking ---------------------------------------------------------------------------------------
 
 // answer is what becomes of a request.
 type answer struct {
@@ -393,10 +394,10 @@ func (s *session) transact(ctx context.Context, txid string, operations []Op) ([
 	return s.ask(ctx, one)
 }
 
-// -- ephemeral nodes ----------------------------------------------------------------------------------
+// -- ephemeral nodes ------------------------------------------------------------------------------
 
-// putAgain puts the ephemeral nodes: they may have gone with the connection. Those that are under way
-// too: if they were put, they will not be put again, and yet gone.
+// putAgain puts the ephemeral nodes: they may have gone with the connection. Those that are under
+// way too: if they were put, they will not be put again, and yet gone.
 func (s *session) putAgain(unanswered []*asked) {
 	nodes := s.ephemerals.copied()
 	for _, one := range unanswered {
@@ -459,7 +460,7 @@ func isRefusal(err error) bool {
 	return errors.As(err, &refusal) && refusal.cause == nil
 }
 
-// -- what comes ---------------------------------------------------------------------------------------
+// -- what comes -----------------------------------------------------------------------------------
 
 // received takes a message of the connection. An error ends it.
 func (s *session) received(l *link, text []byte) error {

@@ -20,7 +20,8 @@ type subscription struct {
 	// seen is the number up to which this connection has brought all there was; negative: it is
 	// still to tell how all stands.
 	seen int64
-	// awaits is how many times the server is still to go back for it: no notice is taken until then.
+	// awaits is how many times the server is still to go back for it: no notice is taken until
+	// then.
 	awaits int
 	// dirty says that something has come for it meanwhile.
 	dirty    bool

@@ -9,17 +9,18 @@ import (
 	"tega.internal/tega/internal/wire"
 )
 
-// subscriptions are all subscriptions of a session: who listens to what, and from where to go on. All
-// is called under the session's lock.
+// subscriptions are all subscriptions of a session: who listens to what, and from where to go on.
+// All is called under the session's lock.
 //
-// Where to go on is kept twice. For each listener of a subscription: the sequence number up to which it
-// has been given what there was, so that nothing comes to it twice. For each subscription: the number up
-// to which the connection has brought what there was, so that after a reconnect nothing is lost.
+// Where to go on is kept twice. For each listener of a subscription: the sequence number up to
+// which it has been given what there was, so that nothing comes to it twice. For each subscription:
+// the number up to which the connection has brought what there was, so that after a reconnect
+// nothing is lost.
 //
-// A server that is asked to go on from before goes back, for that subscription, and from there on sends
-// everything in order again. What it has sent just before that comes once more, in its place; so it must
-// not be taken for what comes after. A ping before the SUBSCRIBE and one behind it are a fence: pongs
-// come in order with messages.
+// A server that is asked to go on from before goes back, for that subscription, and from there on
+// sends everything in order again. What it has sent just before that comes once more, in its place;
+// so it must not be taken for what comes after. A ping before the SUBSCRIBE and one behind it are a
+// fence: pongs come in order with messages.
 type subscriptions struct {
 	session *session
 	// life is that of the server's database; empty: not known yet.
@@ -43,8 +44,8 @@ type subscriptions struct {
 type fence struct {
 	these       []*subscription
 	first, last uint64
-	// strict says to ask again for one for which something comes between the two; otherwise the first
-	// pong alone counts.
+	// strict says to ask again for one for which something comes between the two; otherwise the
+	// first pong alone counts.
 	strict bool
 }
 
@@ -78,7 +79,7 @@ func (s *subscriptions) find(text string, regex bool) *subscription {
 	return s.all[keyOf(text, regex)]
 }
 
-// -- who listens to what ------------------------------------------------------------------------------
+// -- who listens to what --------------------------------------------------------------------------
 
 // add lets somebody listen.
 func (s *subscriptions) add(who *listener, made *subscription, since *wire.Since) {
@@ -136,7 +137,7 @@ func (s *subscriptions) goOn(who *listener) {
 	}
 }
 
-// -- the connection -----------------------------------------------------------------------------------
+// -- the connection -------------------------------------------------------------------------------
 
 func (s *subscriptions) send(message wire.Message) {
 	if s.session.link != nil {
@@ -185,8 +186,8 @@ func (s *subscriptions) comeTo(one *subscription) int64 {
 	return max(one.seen, s.notified)
 }
 
-// keepPlaces is for when the server goes back for some: what it sends from now on says nothing of the
-// others.
+// keepPlaces is for when the server goes back for some: what it sends from now on says nothing of
+// the others.
 func (s *subscriptions) keepPlaces() {
 	for _, one := range s.all {
 		if one.seen >= 0 {
@@ -295,7 +296,7 @@ func (s *subscriptions) now() *wire.Since {
 	return &wire.Since{Seq: s.newest, Life: s.life}
 }
 
-// -- what comes ---------------------------------------------------------------------------------------
+// -- what comes -----------------------------------------------------------------------------------
 
 // noted is a change as it came, with its path read.
 type noted struct {
@@ -399,7 +400,8 @@ func (s *subscriptions) fallBehind(who *listener, seq int64) {
 	}
 }
 
-// withoutEchoes leaves out what tells again, of a part, what the change before has told of the whole.
+// withoutEchoes leaves out what tells again, of a part, what the change before has told of the
+// whole.
 //
 // Where one subscription stands below another, the server tells each what it covers. Who listens to
 // both gets both; but who listens to the upper one alone is not concerned.

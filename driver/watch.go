@@ -41,7 +41,8 @@ func (c Change) Into(value any) error { return decode(c.Instance, value, c.Path)
 type Notification struct {
 	// Seq is the sequence number of the transaction.
 	Seq int64
-	// Place is where [From] goes on after this notification: the number, and the life of the database.
+	// Place is where [From] goes on after this notification: the number, and the life of the
+	// database.
 	Place string
 	// Resync says that these are no changes, but how it stands by now, as what has happened since
 	// was not kept: a PUT for each part that is there; of a path with nothing there a DELETE with
@@ -91,10 +92,10 @@ func (s *stream) Err() error {
 
 // Subscription is what [Client.Subscribe] gives.
 //
-// Notifications come in the order of the commits, each once, nothing left out, whatever becomes of the
-// connection. Up to Options.Buffer bytes wait for a slow reader; one that is further behind is given the
-// others from what the server keeps, once it has read those. It holds up nothing else, and where the
-// server does not keep so much, it gets a Resync.
+// Notifications come in the order of the commits, each once, nothing left out, whatever becomes of
+// the connection. Up to Options.Buffer bytes wait for a slow reader; one that is further behind is
+// given the others from what the server keeps, once it has read those. It holds up nothing else,
+// and where the server does not keep so much, it gets a Resync.
 type Subscription struct {
 	// C is closed at the end; Err has the reason.
 	C <-chan Notification
@@ -109,8 +110,8 @@ type Messages struct {
 }
 
 // Lost is how many messages came while Options.Buffer bytes were waiting to be read, and are lost:
-// messages are kept nowhere. Those that are lost while the connection is, or at a server that the client
-// falls behind of, are not counted.
+// messages are kept nowhere. Those that are lost while the connection is, or at a server that the
+// client falls behind of, are not counted.
 func (m *Messages) Lost() uint64 {
 	m.listener.session.mu.Lock()
 	defer m.listener.session.mu.Unlock()
@@ -128,20 +129,21 @@ type subscribing struct {
 // InScope says from where messages are heard.
 func InScope(scope Scope) SubscribeOption { return func(s *subscribing) { s.scope = scope } }
 
-// From gives first what has changed since a place: that of a notification, or a sequence number; "0" is
-// from the beginning. Where that is not known any more, there is a Resync.
+// From gives first what has changed since a place: that of a notification, or a sequence number;
+// "0" is from the beginning. Where that is not known any more, there is a Resync.
 func From(place string) SubscribeOption { return func(s *subscribing) { s.from = place } }
 
-// Subscribe hears of the changes that others make at, below and above a dotted path. A change above is
-// cut down to the part that is subscribed to.
+// Subscribe hears of the changes that others make at, below and above a dotted path. A change above
+// is cut down to the part that is subscribed to.
 //
-// It waits until the server has confirmed it, and ends with the context, with Close, or with the client.
+// It waits until the server has confirmed it, and ends with the context, with Close, or with the
+// client.
 func (c *Client) Subscribe(ctx context.Context, path string, options ...SubscribeOption) (*Subscription, error) {
 	return c.subscribe(ctx, path, false, options)
 }
 
-// SubscribeRegex is [Client.Subscribe] to all that matches a pattern: one regular expression (RE2) a
-// level, split at \., each matched from the start of the key.
+// SubscribeRegex is [Client.Subscribe] to all that matches a pattern: one regular expression (RE2)
+// a level, split at \., each matched from the start of the key.
 func (c *Client) SubscribeRegex(ctx context.Context, pattern string, options ...SubscribeOption) (*Subscription, error) {
 	return c.subscribe(ctx, pattern, true, options)
 }
@@ -157,7 +159,8 @@ func (c *Client) subscribe(ctx context.Context, text string, regex bool, options
 
 // Messages hears what others publish on a channel: a dotted path, which matches whole.
 //
-// It waits until the server has confirmed it, and ends with the context, with Close, or with the client.
+// It waits until the server has confirmed it, and ends with the context, with Close, or with the
+// client.
 func (c *Client) Messages(ctx context.Context, channel string, options ...SubscribeOption) (*Messages, error) {
 	return c.messages(ctx, channel, false, options)
 }
@@ -247,8 +250,8 @@ func placed(place string) (*wire.Since, error) {
 	return &wire.Since{Seq: seq, Life: life}, nil
 }
 
-// Publish tells a value to all others that hear the messages of a channel now; on other servers to those
-// of Global scope. It is stored nowhere. It is sent once there is a connection, at most once.
+// Publish tells a value to all others that hear the messages of a channel now; on other servers to
+// those of Global scope. It is stored nowhere. It is sent once there is a connection, at most once.
 func (c *Client) Publish(ctx context.Context, channel string, value any) error {
 	path, err := wire.ParsePath(channel)
 	if err != nil {

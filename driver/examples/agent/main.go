@@ -1,8 +1,8 @@
-// An agent for small boxes: it watches its configuration, applies it, reports what it sees, and offers a
-// function. It does the same as doc/examples/agent.py, as one static binary.
+// An agent for small boxes: it watches its configuration, applies it, reports what it sees, and
+// offers a function. It does the same as doc/examples/agent.py, as one static binary.
 //
-// It measures how long a TCP connection to each of its targets takes. Copy it and put your own work in
-// the place of probe. Start a server and the agent, and give it something to do:
+// It measures how long a TCP connection to each of its targets takes. Copy it and put your own work
+// in the place of probe. Start a server and the agent, and give it something to do:
 //
 //	./scripts/global
 //	(cd driver && go run ./examples/agent ne1)
@@ -10,8 +10,8 @@
 //	./scripts/cli get operational-ne1
 //	./scripts/cli rpc operational-ne1.probe 127.0.0.1:8739
 //
-// What it reports are ephemeral nodes. They are there as long as the agent is connected: when it ends, or
-// is killed, or its link breaks, everybody who watches them is told.
+// What it reports are ephemeral nodes. They are there as long as the agent is connected: when it
+// ends, or is killed, or its link breaks, everybody who watches them is told.
 package main
 
 import (
@@ -104,8 +104,8 @@ func (a *agent) follow(ctx context.Context) error {
 	}
 	defer changes.Close()
 	for told := range changes.C {
-		// Whatever has changed, and however many changes are still to come: read it all. What a person
-		// has written may be wrong, and must not end the agent.
+		// Whatever has changed, and however many changes are still to come: read it all. What a
+		// person has written may be wrong, and must not end the agent.
 		given := byDefault()
 		_, err := a.client.Get(ctx, a.config, &given)
 		var refusal *tega.Error

@@ -1,5 +1,5 @@
-// The Go end of the workload "drivers" of scripts/bench: transactions of one durable put, so many at a
-// time. It prints what it has measured as JSON.
+// The Go end of the workload "drivers" of scripts/bench: transactions of one durable put, so many
+// at a time. It prints what it has measured as JSON.
 //
 //	bench ADDRESS IN_FLIGHT SECONDS GENERATION
 package main

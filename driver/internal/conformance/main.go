@@ -1,5 +1,5 @@
-// The Go end of tests/conformance: it does what it is told by lines on standard input, and answers each
-// with a line. tests/conformance/README.md says what they are.
+// The Go end of tests/conformance: it does what it is told by lines on standard input, and answers
+// each with a line. tests/conformance/README.md says what they are.
 package main
 
 import (

@@ -60,8 +60,8 @@ func (r Role) other() Role {
 	return Client
 }
 
-// Connection is one end of a connection. It is told of every message that is sent and received, says
-// whether it may be, and knows which requests are still to be answered. It is not safe for
+// Connection is one end of a connection. It is told of every message that is sent and received,
+// says whether it may be, and knows which requests are still to be answered. It is not safe for
 // concurrent use.
 type Connection struct {
 	role     Role

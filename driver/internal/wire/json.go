@@ -14,9 +14,9 @@ import (
 // maxDigits is how many digits an integer may have.
 const maxDigits = 4300
 
-// CheckJSON refuses what tega refuses and encoding/json lets through: keys given twice in an object,
-// halves of surrogate pairs, bytes that are not UTF-8, numbers that overflow, and more than one
-// document.
+// CheckJSON refuses what tega refuses and encoding/json lets through: keys given twice in an
+// object, halves of surrogate pairs, bytes that are not UTF-8, numbers that overflow, and more than
+// one document.
 func CheckJSON(text []byte) error {
 	if !utf8.Valid(text) {
 		return malformed("bad JSON: not UTF-8")

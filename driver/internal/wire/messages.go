@@ -100,7 +100,8 @@ type Response struct {
 	Body    json.RawMessage
 }
 
-// Told is an ERROR: what went wrong with something that has no answer. The body is {"message", ...}.
+// Told is an ERROR: what went wrong with something that has no answer. The body is {"message",
+// ...}.
 type Told struct {
 	Code string
 	Body json.RawMessage
