@@ -135,14 +135,18 @@ func (c *Client) read(body []byte, operations []Op) (*Result, error) {
 
 // Put replaces what stands at a dotted path with a value, which is written as encoding/json does.
 // Missing parents are made.
-func (c *Client) Put(ctx context.Context, path string, value any, options ...Option) (*Result, error) {
+func (c *Client) Put(
+	ctx context.Context, path string, value any, options ...Option,
+) (*Result, error) {
 	return c.Tx(ctx, Put(path, value, options...))
 }
 
 // PutEphemeral is [Client.Put] of what goes when the session of this client ends: when it is
 // closed, or the server has heard nothing of it for too long. After a lost connection it is put
 // again.
-func (c *Client) PutEphemeral(ctx context.Context, path string, value any, options ...Option) (*Result, error) {
+func (c *Client) PutEphemeral(
+	ctx context.Context, path string, value any, options ...Option,
+) (*Result, error) {
 	return c.Tx(ctx, PutEphemeral(path, value, options...))
 }
 
@@ -153,7 +157,9 @@ func (c *Client) Delete(ctx context.Context, path string, options ...Option) (*R
 
 // Get reads what stands at a dotted path into a value, as encoding/json does; into an interface,
 // numbers are json.Number. The version of the node is what IfVersion takes.
-func (c *Client) Get(ctx context.Context, path string, into any, options ...Option) (version int64, err error) {
+func (c *Client) Get(
+	ctx context.Context, path string, into any, options ...Option,
+) (version int64, err error) {
 	result, err := c.Tx(ctx, Get(path, options...))
 	if err != nil {
 		return 0, err
@@ -167,7 +173,9 @@ func (c *Client) Get(ctx context.Context, path string, into any, options ...Opti
 
 // GetRegex reads all that a pattern matches: one regular expression (RE2) a level, split at \.,
 // each matched from the start of the key. Without a match there is an empty map.
-func (c *Client) GetRegex(ctx context.Context, pattern string, options ...Option) (map[string]Match, error) {
+func (c *Client) GetRegex(
+	ctx context.Context, pattern string, options ...Option,
+) (map[string]Match, error) {
 	result, err := c.Tx(ctx, GetRegex(pattern, options...))
 	if err != nil {
 		return nil, err
@@ -187,7 +195,9 @@ func (c *Client) Call(ctx context.Context, path string, into any, args ...any) e
 }
 
 // CallKwargs is [Client.Call] with arguments by name, too.
-func (c *Client) CallKwargs(ctx context.Context, path string, into any, kwargs map[string]any, args ...any) error {
+func (c *Client) CallKwargs(
+	ctx context.Context, path string, into any, kwargs map[string]any, args ...any,
+) error {
 	keys, err := wire.ParsePath(path)
 	if err != nil {
 		return malformed(err)

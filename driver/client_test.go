@@ -22,7 +22,12 @@ type port struct {
 
 func TestValuesGoInAndComeOut(t *testing.T) {
 	client, ctx := dial(t, tega.Options{Address: startServer(t).address}), short(t)
-	given := port{1500, true, []string{"a<b", "日本\u2028\ufffd"}, new(big.Int).Lsh(big.NewInt(1), 70)}
+	given := port{
+		1500,
+		true,
+		[]string{"a<b", "日本\u2028\ufffd"},
+		new(big.Int).Lsh(big.NewInt(1), 70),
+	}
 	made, err := client.Put(ctx, `ports."ge-0/0/0.100"`, given)
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +40,8 @@ func TestValuesGoInAndComeOut(t *testing.T) {
 	if err != nil || version != 0 || !reflect.DeepEqual(got, given) {
 		t.Errorf("%+v %d %v", got, version, err)
 	}
-	for _, number := range []string{"9007199254740993", "-9223372036854775808", "18446744073709551616", "0.1"} {
+	numbers := []string{"9007199254740993", "-9223372036854775808", "18446744073709551616", "0.1"}
+	for _, number := range numbers {
 		if _, err := client.Put(ctx, "n", json.Number(number)); err != nil {
 			t.Fatal(err)
 		}
@@ -64,60 +70,66 @@ func TestRefusals(t *testing.T) {
 	}
 	_, err := client.Put(ctx, "r.a", 2, tega.IfVersion(7))
 	var why *tega.Error
-	if !errors.Is(err, tega.ErrCollision) || !errors.Is(err, tega.ErrRefused) || errors.Is(err, tega.ErrNotFound) {
+	if !errors.Is(err, tega.ErrCollision) || !errors.Is(err, tega.ErrRefused) ||
+		errors.Is(err, tega.ErrNotFound) {
 		t.Errorf("%v", err)
 	}
-	if !errors.As(err, &why) || why.Path != "r.a" || why.Status != 409 || string(why.Details["expected"]) != "7" {
+	if !errors.As(err, &why) || why.Path != "r.a" || why.Status != 409 ||
+		string(why.Details["expected"]) != "7" {
 		t.Errorf("%#v", why)
 	}
+	none := map[string]any{"_version": 1}
+	aged := tega.AtVersion(9)
+	twice := json.RawMessage(`{"a":1,"a":2}`)
 	for what, one := range map[string]struct {
-		do   func() error
-		want error
+		err, want error
 	}{
-		"absent":      {func() error { _, err := client.Get(ctx, "r.b", nil); return err }, tega.ErrNotFound},
-		"old version": {func() error { _, err := client.Get(ctx, "r", nil, tega.AtVersion(9)); return err }, tega.ErrNoSuchVersion},
-		"reserved":    {func() error { _, err := client.Put(ctx, "r._a", 1); return err }, tega.ErrMalformed},
-		"inside": {func() error {
-			_, err := client.Put(ctx, "r", map[string]any{"_version": 1})
-			return err
-		}, tega.ErrMalformed},
-		"path":        {func() error { _, err := client.Delete(ctx, "r..a"); return err }, tega.ErrMalformed},
-		"NaN":         {func() error { _, err := client.Put(ctx, "r", math.NaN()); return err }, tega.ErrMalformed},
-		"not UTF-8":   {func() error { _, err := client.Put(ctx, "r", "\xff"); return err }, tega.ErrMalformed},
-		"leaf":        {func() error { _, err := client.Put(ctx, "r.a.b", 1); return err }, tega.ErrLeafInTheWay},
-		"no function": {func() error { return client.Call(ctx, "r.f", nil) }, tega.ErrNoSuchFunction},
-		"pattern":     {func() error { _, err := client.GetRegex(ctx, "(?=x)"); return err }, tega.ErrMalformed},
-		"duplicate": {func() error {
-			_, err := client.Put(ctx, "r", json.RawMessage(`{"a":1,"a":2}`))
-			return err
-		}, tega.ErrMalformed},
-		"command":  {func() error { return client.Manage(ctx, "GET", "nothing", nil, nil) }, tega.ErrNoSuchCommand},
-		"rollback": {func() error { _, err := client.Rollback(ctx, "r", 9); return err }, tega.ErrNoSuchVersion},
+		"absent":      {second(client.Get(ctx, "r.b", nil)), tega.ErrNotFound},
+		"old version": {second(client.Get(ctx, "r", nil, aged)), tega.ErrNoSuchVersion},
+		"reserved":    {second(client.Put(ctx, "r._a", 1)), tega.ErrMalformed},
+		"inside":      {second(client.Put(ctx, "r", none)), tega.ErrMalformed},
+		"path":        {second(client.Delete(ctx, "r..a")), tega.ErrMalformed},
+		"NaN":         {second(client.Put(ctx, "r", math.NaN())), tega.ErrMalformed},
+		"not UTF-8":   {second(client.Put(ctx, "r", "\xff")), tega.ErrMalformed},
+		"duplicate":   {second(client.Put(ctx, "r", twice)), tega.ErrMalformed},
+		"leaf":        {second(client.Put(ctx, "r.a.b", 1)), tega.ErrLeafInTheWay},
+		"no function": {client.Call(ctx, "r.f", nil), tega.ErrNoSuchFunction},
+		"pattern":     {second(client.GetRegex(ctx, "(?=x)")), tega.ErrMalformed},
+		"command":     {client.Manage(ctx, "GET", "nothing", nil, nil), tega.ErrNoSuchCommand},
+		"rollback":    {second(client.Rollback(ctx, "r", 9)), tega.ErrNoSuchVersion},
 	} {
-		if err := one.do(); !errors.Is(err, one.want) {
-			t.Errorf("%s: %v", what, err)
+		if !errors.Is(one.err, one.want) {
+			t.Errorf("%s: %v", what, one.err)
 		}
 	}
 }
 
+// second is the error of two results.
+func second[T any](_ T, err error) error { return err }
+
 func TestATransaction(t *testing.T) {
 	client, ctx := dial(t, tega.Options{Address: startServer(t).address}), short(t)
-	first, err := client.TxWithID(ctx, "once", tega.Put("a", 1), tega.Get("a"), tega.Put("b.c", "x"), tega.Get("b"))
+	first, err := client.TxWithID(
+		ctx, "once", tega.Put("a", 1), tega.Get("a"), tega.Put("b.c", "x"), tega.Get("b"),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(first.Found) != 2 || !errors.Is(first.Found[0].Err, tega.ErrNotFound) || first.Found[1].Err == nil {
+	if len(first.Found) != 2 || !errors.Is(first.Found[0].Err, tega.ErrNotFound) ||
+		first.Found[1].Err == nil {
 		t.Errorf("%+v", first)
 	}
 	again, err := client.TxWithID(ctx, "once", tega.Put("a", 1), tega.Put("b.c", "x"))
 	if err != nil || again.Seq != first.Seq || again.Versions["a"] != 0 {
 		t.Errorf("%+v %v", again, err)
 	}
-	if _, err := client.Tx(ctx, tega.Put("a", 2), tega.Delete("b.c", tega.IfVersion(5))); !errors.Is(err, tega.ErrCollision) {
+	_, err = client.Tx(ctx, tega.Put("a", 2), tega.Delete("b.c", tega.IfVersion(5)))
+	if !errors.Is(err, tega.ErrCollision) {
 		t.Errorf("%v", err)
 	}
 	matches, err := client.GetRegex(ctx, `(.)\.(c)`)
-	if err != nil || len(matches) != 1 || !reflect.DeepEqual(matches["b.c"].Groups, [][]string{{"b"}, {"c"}}) {
+	if err != nil || len(matches) != 1 ||
+		!reflect.DeepEqual(matches["b.c"].Groups, [][]string{{"b"}, {"c"}}) {
 		t.Errorf("%v %v", matches, err)
 	}
 	open, err := client.Begin(ctx)
@@ -201,7 +213,8 @@ func TestCallsAndMessages(t *testing.T) {
 		}
 		got := next(t, messages.C)
 		want, _ := json.Marshal(value)
-		if got.Channel != "alarms.ne1" || got.TegaID != "owner" || string(got.Body) != string(want) {
+		if got.Channel != "alarms.ne1" || got.TegaID != "owner" ||
+			string(got.Body) != string(want) {
 			t.Errorf("%+v", got)
 		}
 	}
@@ -224,11 +237,14 @@ func TestChangesAreHeard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := makes.Tx(ctx, tega.Put("r", map[string]any{"a": 1, "b": 2}), tega.Put("other", 1)); err != nil {
+	both := map[string]any{"a": 1, "b": 2}
+	if _, err := makes.Tx(ctx, tega.Put("r", both), tega.Put("other", 1)); err != nil {
 		t.Fatal(err)
 	}
 	got := next(t, below.C)
-	if len(got.Changes) != 1 || got.Changes[0].Path != "r.a" || string(got.Changes[0].Instance) != "1" || got.Resync {
+	if len(got.Changes) != 1 || got.Changes[0].Path != "r.a" ||
+		string(got.Changes[0].Instance) != "1" ||
+		got.Resync {
 		t.Errorf("%+v", got)
 	}
 	// The cut for the other subscription is no change of this one.
@@ -245,7 +261,8 @@ func TestChangesAreHeard(t *testing.T) {
 	if _, err := makes.Rollback(ctx, "r", -1); err != nil {
 		t.Fatal(err)
 	}
-	if got = next(t, below.C); got.Changes[0].Ope != tega.OpeRollback || got.Changes[0].Backto != -1 {
+	if got = next(t, below.C); got.Changes[0].Ope != tega.OpeRollback ||
+		got.Changes[0].Backto != -1 {
 		t.Errorf("%+v", got)
 	}
 	place := got.Place
@@ -306,7 +323,8 @@ func TestTheEnds(t *testing.T) {
 		_, err := other.Get(ctx, "here.one", nil)
 		return errors.Is(err, tega.ErrNotFound)
 	})
-	if _, err := tega.Dial(ctx, tega.Options{Address: server.address, TegaID: "srv"}); !errors.Is(err, tega.ErrRefused) {
+	_, err = tega.Dial(ctx, tega.Options{Address: server.address, TegaID: "srv"})
+	if !errors.Is(err, tega.ErrRefused) {
 		t.Errorf("the server's own id: %v", err)
 	}
 	if _, err := tega.Dial(ctx, tega.Options{Address: "127.0.0.1:1"}); err == nil {
@@ -314,7 +332,8 @@ func TestTheEnds(t *testing.T) {
 	}
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
-	if _, err := other.Put(ended, "never", 1); !errors.Is(err, context.Canceled) || errors.Is(err, tega.ErrOutcomeUnknown) {
+	if _, err := other.Put(ended, "never", 1); !errors.Is(err, context.Canceled) ||
+		errors.Is(err, tega.ErrOutcomeUnknown) {
 		t.Errorf("%v", err)
 	}
 	if _, err := other.Get(ctx, "never", nil); !errors.Is(err, tega.ErrNotFound) {

@@ -56,7 +56,8 @@ func (e *ephemerals) inOrder() []Op {
 func (e *ephemerals) has(op Op) bool {
 	path, err := wire.ParsePath(op.Path)
 	one := e.all[path.String()]
-	return err == nil && one != nil && string(one.op.Instance) == string(op.Instance) && one.op.Ope == op.Ope
+	return err == nil && one != nil && string(one.op.Instance) == string(op.Instance) &&
+		one.op.Ope == op.Ope
 }
 
 // apply takes note of an operation that was done.

@@ -40,7 +40,8 @@ func TestTheTableOfCodesIsThatOfTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, has := range theirs {
-		if ours, there := codes[name]; !there || fmt.Sprint([]any{ours.status, ours.parent}) != fmt.Sprint(has) {
+		if ours, there := codes[name]; !there ||
+			fmt.Sprint([]any{ours.status, ours.parent}) != fmt.Sprint(has) {
 			t.Errorf("%s: %v, not %v", name, ours, has)
 		}
 	}
@@ -82,10 +83,13 @@ func TestEveryCodeHasItsError(t *testing.T) {
 
 func TestARefusalIsReadWhateverItHolds(t *testing.T) {
 	one := told([]byte(`{"code":"collision","message":"m","path":"a.b","expected":7,"found":null}`))
-	if one.Code != "collision" || one.Status != 409 || one.Path != "a.b" || string(one.Details["found"]) != "null" {
+	if one.Code != "collision" || one.Status != 409 || one.Path != "a.b" ||
+		string(one.Details["found"]) != "null" {
 		t.Errorf("%+v", one)
 	}
-	for _, odd := range []string{`7`, `null`, `{}`, `{"code":7,"message":[]}`, `{"code":"new","path":{}}`, `not JSON`} {
+	for _, odd := range []string{
+		`7`, `null`, `{}`, `{"code":7,"message":[]}`, `{"code":"new","path":{}}`, `not JSON`,
+	} {
 		if made := told([]byte(odd)); made.Error() == "" || made.Status != 0 {
 			t.Errorf("%s: %+v", odd, made)
 		}

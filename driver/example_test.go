@@ -14,7 +14,10 @@ var exampleAddress string
 
 // connected is a client for an example.
 func connected(id string) *tega.Client {
-	client, err := tega.Dial(context.Background(), tega.Options{Address: exampleAddress, TegaID: id, Logger: silent})
+	client, err := tega.Dial(
+		context.Background(),
+		tega.Options{Address: exampleAddress, TegaID: id, Logger: silent},
+	)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -49,7 +52,9 @@ func ExampleClient_Tx() {
 	}
 	fmt.Println(result.Versions, errors.Is(result.Found[0].Err, tega.ErrNotFound))
 
-	_, err = client.Tx(ctx, tega.Put("stock.apples", 2, tega.IfVersion(7)), tega.Delete("stock.pears"))
+	_, err = client.Tx(
+		ctx, tega.Put("stock.apples", 2, tega.IfVersion(7)), tega.Delete("stock.pears"),
+	)
 	var refusal *tega.Error
 	if errors.As(err, &refusal) && errors.Is(err, tega.ErrCollision) {
 		fmt.Println(refusal.Path, string(refusal.Details["found"]))
@@ -82,14 +87,17 @@ func ExampleClient_GetRegex() {
 	client, ctx := connected("regex"), context.Background()
 	defer client.Close()
 
-	if _, err := client.Put(ctx, "if-ne1", map[string]any{"eth0": 1, "eth1": 2, "lo": 3}); err != nil {
+	ports := map[string]int{"eth0": 1, "eth1": 2, "lo": 3}
+	if _, err := client.Put(ctx, "if-ne1", ports); err != nil {
 		log.Fatal(err)
 	}
 	matches, err := client.GetRegex(ctx, `if-(.*)\.(eth.)`)
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(len(matches), matches["if-ne1.eth1"].Groups, string(matches["if-ne1.eth1"].Instance))
+	fmt.Println(
+		len(matches), matches["if-ne1.eth1"].Groups, string(matches["if-ne1.eth1"].Instance),
+	)
 	// Output: 2 [[ne1] [eth1]] 2
 }
 
@@ -124,21 +132,21 @@ func ExampleClient_Serve() {
 	defer owner.Close()
 	defer caller.Close()
 
-	err := owner.Serve(ctx, "calculator.add", func(ctx context.Context, call *tega.Call) (any, error) {
+	add := func(_ context.Context, call *tega.Call) (any, error) {
 		var a, b int
 		if err := call.Into(&a, &b); err != nil {
 			return nil, err
 		}
 		return a + b, nil
-	})
-	if err != nil {
+	}
+	if err := owner.Serve(ctx, "calculator.add", add); err != nil {
 		log.Fatal(err)
 	}
 	var sum int
 	if err := caller.Call(ctx, "calculator.add", &sum, 1, 2); err != nil {
 		log.Fatal(err)
 	}
-	err = caller.Call(ctx, "calculator.add", &sum, 1)
+	err := caller.Call(ctx, "calculator.add", &sum, 1)
 	fmt.Println(sum, errors.Is(err, tega.ErrCallFailed))
 	// Output: 3 true
 }

@@ -61,7 +61,9 @@ func TestALinkThatCutsAnywhere(t *testing.T) {
 	}
 }
 
-func tellStory(t *testing.T, server *testServer, direct *tega.Client, root string, down bool, cut int) {
+func tellStory(
+	t *testing.T, server *testServer, direct *tega.Client, root string, down bool, cut int,
+) {
 	const count = 8
 	random := rand.New(rand.NewPCG(uint64(cut), uint64(len(root))))
 	link := startForwarder(t, server.address, func(number int) (int, int) {
@@ -77,7 +79,11 @@ func tellStory(t *testing.T, server *testServer, direct *tega.Client, root strin
 		}
 	})
 	ctx := short(t)
-	client := persist(t, ctx, tega.Options{Address: link.address(), TegaID: "agent-" + root, Logger: silent})
+	client := persist(
+		t,
+		ctx,
+		tega.Options{Address: link.address(), TegaID: "agent-" + root, Logger: silent},
+	)
 	now, err := direct.Tx(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +104,9 @@ func tellStory(t *testing.T, server *testServer, direct *tega.Client, root strin
 	written := make(chan error, count)
 	for number := range count {
 		go func() {
-			_, err := client.Tx(ctx, tega.Put(name(root+".mine.k", number), number, tega.IfAbsent()))
+			_, err := client.Tx(
+				ctx, tega.Put(name(root+".mine.k", number), number, tega.IfAbsent()),
+			)
 			written <- err
 		}()
 		if _, err := direct.Put(ctx, root+".theirs", number); err != nil {

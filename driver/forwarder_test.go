@@ -22,7 +22,9 @@ type forwarder struct {
 	over   bool
 }
 
-func startForwarder(t *testing.T, target string, budget func(number int) (up, down int)) *forwarder {
+func startForwarder(
+	t *testing.T, target string, budget func(number int) (up, down int),
+) *forwarder {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

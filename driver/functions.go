@@ -107,13 +107,15 @@ func (c *Client) Unserve(ctx context.Context, path string) error {
 // asked is told, under the session's lock, that somebody calls.
 func (f *functions) asked(l *link, request *wire.Request) {
 	if request.Type != "RPC" {
-		f.answer(l, request, nil, refusal("no_peer", "%s is for servers among themselves", request.Type))
+		why := refusal("no_peer", "%s is for servers among themselves", request.Type)
+		f.answer(l, request, nil, why)
 		return
 	}
 	path, err := wire.ParsePath(request.Path)
 	function := f.served[path.String()]
 	if err != nil || function == nil {
-		f.answer(l, request, nil, refusal("no_such_function", "there is no function at %s any more", request.Path))
+		why := refusal("no_such_function", "there is no function at %s any more", request.Path)
+		f.answer(l, request, nil, why)
 		return
 	}
 	call := &Call{Path: path.String(), Caller: request.TegaID}
@@ -166,7 +168,12 @@ func (f *functions) run(function Func, call *Call) (result json.RawMessage, err 
 
 // answer answers a call, under the session's lock.
 func (f *functions) answer(l *link, request *wire.Request, result json.RawMessage, err error) {
-	response := &wire.Response{SeqNo: request.SeqNo, Type: request.Type, TegaID: request.TegaID, Body: result}
+	response := &wire.Response{
+		SeqNo:  request.SeqNo,
+		Type:   request.Type,
+		TegaID: request.TegaID,
+		Body:   result,
+	}
 	if err != nil {
 		body := map[string]any{"code": "call_failed", "message": err.Error()}
 		var why *Error
@@ -175,7 +182,9 @@ func (f *functions) answer(l *link, request *wire.Request, result json.RawMessag
 		}
 		text, failed := marshal(body)
 		if failed != nil {
-			f.session.log.Error("tega: a call has no answer", "path", request.Path, "reason", failed)
+			f.session.log.Error(
+				"tega: a call has no answer", "path", request.Path, "reason", failed,
+			)
 			return
 		}
 		response.IsError, response.Body = true, text

@@ -140,13 +140,17 @@ func (o Options) server() (server, error) {
 			secure = true
 		case "http", "ws":
 			if secure {
-				return server{}, fmt.Errorf("tega: address %s is not encrypted, and TLS is set", address)
+				return server{}, fmt.Errorf(
+					"tega: address %s is not encrypted, and TLS is set", address,
+				)
 			}
 		default:
 			return server{}, fmt.Errorf("tega: address %s: use http, https, ws or wss", address)
 		}
 		if strings.Trim(given.Path, "/") != "" || given.RawQuery != "" || given.User != nil {
-			return server{}, fmt.Errorf("tega: address %s: give scheme, host and port alone", address)
+			return server{}, fmt.Errorf(
+				"tega: address %s: give scheme, host and port alone", address,
+			)
 		}
 		if address = given.Host; given.Port() == "" {
 			address = net.JoinHostPort(given.Hostname(), "8739")

@@ -73,7 +73,9 @@ func (c *Client) doOnce(ctx context.Context, request rest, into any) error {
 	if len(request.query) > 0 {
 		where += "?" + request.query.Encode()
 	}
-	made, err := http.NewRequestWithContext(ctx, request.method, where, bytes.NewReader(request.body))
+	made, err := http.NewRequestWithContext(
+		ctx, request.method, where, bytes.NewReader(request.body),
+	)
 	if err != nil {
 		return fmt.Errorf("tega: %w", err)
 	}
@@ -106,9 +108,12 @@ func (c *Client) doOnce(ctx context.Context, request rest, into any) error {
 // Manage(ctx, "POST", "ss", url.Values{"tega_id": {"ops"}}, nil); doc/reference.md of tega db has
 // them all. What is answered is read into a value, unless that is nil. Unlike a GET, a POST is sent
 // once.
-func (c *Client) Manage(ctx context.Context, method, command string, query url.Values, into any) error {
+func (c *Client) Manage(
+	ctx context.Context, method, command string, query url.Values, into any,
+) error {
 	return c.do(ctx, rest{
-		method: method, path: "/_" + url.PathEscape(command), query: query, again: method == http.MethodGet,
+		method: method, path: "/_" + url.PathEscape(command), query: query,
+		again: method == http.MethodGet,
 	}, into)
 }
 
@@ -173,7 +178,8 @@ func (c *Client) Begin(ctx context.Context) (*Transaction, error) {
 	var given struct{ TxID string }
 	// One whose answer gets lost stays empty, and expires.
 	err := c.do(ctx, rest{
-		method: http.MethodPost, path: "/_begin", query: url.Values{"tega_id": {c.TegaID()}}, again: true,
+		method: http.MethodPost, path: "/_begin", again: true,
+		query: url.Values{"tega_id": {c.TegaID()}},
 	}, &given)
 	if err != nil {
 		return nil, err
@@ -211,7 +217,13 @@ func (t *Transaction) add(ctx context.Context, op Op) error {
 		return malformed(err)
 	}
 	// Staged twice, a put is the same put; a second DELETE would find nothing to delete.
-	request := rest{method: op.Ope, path: toURL(path), query: query, body: op.Instance, again: op.Ope == "PUT"}
+	request := rest{
+		method: op.Ope,
+		path:   toURL(path),
+		query:  query,
+		body:   op.Instance,
+		again:  op.Ope == "PUT",
+	}
 	if err := t.client.do(ctx, request, nil); err != nil {
 		return err
 	}
@@ -267,7 +279,12 @@ func (t *Transaction) Cancel(ctx context.Context) error {
 }
 
 func (t *Transaction) command(name string) rest {
-	return rest{method: http.MethodPost, path: "/_" + name, query: url.Values{"txid": {t.ID}}, again: true}
+	return rest{
+		method: http.MethodPost,
+		path:   "/_" + name,
+		query:  url.Values{"txid": {t.ID}},
+		again:  true,
+	}
 }
 
 // toURL writes a path as a URL: one percent-encoded key a segment.

@@ -27,10 +27,18 @@ func guarded(t *testing.T, token string, configure func(*httptest.Server)) *http
 		switch given := r.Header.Get("Authorization"); given {
 		case "Bearer " + token:
 		case "Bearer guest":
-			http.Error(w, `{"error": {"code": "forbidden", "message": "guests read alone"}}`, http.StatusForbidden)
+			http.Error(
+				w,
+				`{"error": {"code": "forbidden", "message": "guests read alone"}}`,
+				http.StatusForbidden,
+			)
 			return
 		default:
-			http.Error(w, `{"error": {"code": "unauthorized", "message": "give a token"}}`, http.StatusUnauthorized)
+			http.Error(
+				w,
+				`{"error": {"code": "unauthorized", "message": "give a token"}}`,
+				http.StatusUnauthorized,
+			)
 			return
 		}
 		if r.URL.Path == "/_roots" {
@@ -49,7 +57,8 @@ func guarded(t *testing.T, token string, configure func(*httptest.Server)) *http
 			}
 			answer := "SESSIONACK srv\n{\"life\":\"1\",\"seq\":0}"
 			if words := strings.Fields(string(text)); words[0] == "REQUEST" {
-				answer = "RESPONSE " + words[1] + " TX " + words[3] + "\n{\"results\":[],\"seq\":1,\"versions\":{\"r\":0}}"
+				head := "RESPONSE " + words[1] + " TX " + words[3] + "\n"
+				answer = head + `{"results":[],"seq":1}`
 			}
 			if err := socket.WriteMessage(websocket.TextMessage, []byte(answer)); err != nil {
 				return
@@ -77,10 +86,12 @@ func TestTokens(t *testing.T) {
 	if roots, err := client.Roots(short(t)); err != nil || roots["r"] != 3 {
 		t.Errorf("%v %v", roots, err)
 	}
-	for token, want := range map[string]error{"": tega.ErrUnauthorized, "guest": tega.ErrForbidden} {
+	refused := map[string]error{"": tega.ErrUnauthorized, "guest": tega.ErrForbidden}
+	for token, want := range refused {
 		_, err := tega.Dial(short(t), tega.Options{Address: server.URL, Token: token})
 		var why *tega.Error
-		if !errors.Is(err, want) || !errors.As(err, &why) || why.Status/100 != 4 || why.Message == "" {
+		if !errors.Is(err, want) || !errors.As(err, &why) || why.Status/100 != 4 ||
+			why.Message == "" {
 			t.Errorf("%q: %v", token, err)
 		}
 		if err != nil && token != "" && strings.Contains(err.Error(), token+" ") {
@@ -108,7 +119,13 @@ func files(t *testing.T, server *httptest.Server) (certificate, key string) {
 		}
 		return path
 	}
-	return write("cert.pem", "CERTIFICATE", pair.Certificate[0]), write("key.pem", "PRIVATE KEY", private)
+	return write(
+			"cert.pem",
+			"CERTIFICATE",
+			pair.Certificate[0],
+		), write(
+			"key.pem", "PRIVATE KEY", private,
+		)
 }
 
 func TestTLS(t *testing.T) {
@@ -125,7 +142,8 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, address := range []string{
-		server.URL, strings.Replace(server.URL, "https", "wss", 1), strings.TrimPrefix(server.URL, "https://"),
+		server.URL, strings.Replace(server.URL, "https", "wss", 1),
+		strings.TrimPrefix(server.URL, "https://"),
 	} {
 		options.Address = address
 		client := dial(t, options)
@@ -160,7 +178,9 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	dial(t, options)
-	for _, wrong := range [][3]string{{"no-such-file"}, {key}, {"", certificate, ""}, {"", key, certificate}} {
+	for _, wrong := range [][3]string{
+		{"no-such-file"}, {key}, {"", certificate, ""}, {"", key, certificate},
+	} {
 		if _, err := tega.TLSFiles(wrong[0], wrong[1], wrong[2]); err == nil {
 			t.Errorf("%v", wrong)
 		}
@@ -169,8 +189,9 @@ func TestTLS(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	for _, options := range []tega.Options{
-		{Address: "nowhere"}, {Address: "ftp://a:1"}, {Address: "a:0"}, {Address: "a:http"}, {Address: "http://a:1/path"},
-		{Address: "http://user@a:1"}, {Address: "::1:8739"}, {TegaID: "_x"}, {TegaID: "a b"}, {Scope: "wide"},
+		{Address: "nowhere"}, {Address: "ftp://a:1"}, {Address: "a:0"}, {Address: "a:http"},
+		{Address: "http://a:1/path"}, {Address: "http://user@a:1"}, {Address: "::1:8739"},
+		{TegaID: "_x"}, {TegaID: "a b"}, {Scope: "wide"},
 	} {
 		if client, err := tega.Dial(context.Background(), options); err == nil {
 			client.Close()

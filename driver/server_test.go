@@ -111,7 +111,9 @@ func (s *testServer) restart() {
 func dial(t *testing.T, options tega.Options) *tega.Client {
 	t.Helper()
 	if options.Logger == nil {
-		options.Logger = slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		options.Logger = slog.New(
+			slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelDebug}),
+		)
 	}
 	client, err := tega.Dial(short(t), options)
 	if err != nil {
@@ -189,7 +191,9 @@ func runAll(m *testing.M) (int, error) {
 	process, address, err := launch(directory, "0")
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		fmt.Fprintln(os.Stderr, "the examples are skipped: the server of this clone is not installed")
+		fmt.Fprintln(
+			os.Stderr, "the examples are skipped: the server of this clone is not installed",
+		)
 		err = flag.Set("test.skip", "^Example")
 	case err == nil:
 		exampleAddress = address
@@ -215,7 +219,8 @@ func leftBehind() string {
 		left = nil
 		buffer := make([]byte, 1<<20)
 		for _, stack := range strings.Split(string(buffer[:runtime.Stack(buffer, true)]), "\n\n") {
-			if strings.Contains(stack, "tega.internal/tega.") || strings.Contains(stack, "persistConn") {
+			if strings.Contains(stack, "tega.internal/tega.") ||
+				strings.Contains(stack, "persistConn") {
 				left = append(left, stack)
 			}
 		}

@@ -426,7 +426,13 @@ func (s *session) putApart(operations []Op) {
 			case errors.Is(err, ErrLeaderAway):
 				s.putLater(op)
 			case isRefusal(err):
-				s.log.Error("tega: an ephemeral node could not be put again", "path", op.Path, "reason", err)
+				s.log.Error(
+					"tega: an ephemeral node could not be put again",
+					"path",
+					op.Path,
+					"reason",
+					err,
+				)
 			}
 		})
 	}

@@ -88,5 +88,10 @@ func (one *subscription) coversRoot(root string) bool {
 
 // message is what asks the server for it.
 func (one *subscription) message() *wire.Subscribe {
-	return &wire.Subscribe{Path: one.text, Scope: string(one.scope), Regex: one.regex, Since: one.since}
+	return &wire.Subscribe{
+		Path:  one.text,
+		Scope: string(one.scope),
+		Regex: one.regex,
+		Since: one.since,
+	}
 }

@@ -371,7 +371,11 @@ func (s *subscriptions) handOut(seq int64, notes []noted) {
 }
 
 func (s *subscriptions) notification(seq int64, notes []noted, isResync bool) Notification {
-	made := Notification{Seq: seq, Resync: isResync, Place: wire.Since{Seq: seq, Life: s.life}.String()}
+	made := Notification{
+		Seq:    seq,
+		Resync: isResync,
+		Place:  wire.Since{Seq: seq, Life: s.life}.String(),
+	}
 	for _, note := range notes {
 		made.Changes = append(made.Changes, note.Change)
 	}
@@ -383,7 +387,8 @@ func (s *subscriptions) covering(note noted) []*subscription {
 	var found []*subscription
 	for _, key := range s.order {
 		one := s.all[key]
-		if note.Ope == OpeRollback && one.coversRoot(note.path[0]) || note.Ope != OpeRollback && one.covers(note.path) {
+		if note.Ope == OpeRollback && one.coversRoot(note.path[0]) ||
+			note.Ope != OpeRollback && one.covers(note.path) {
 			found = append(found, one)
 		}
 	}
@@ -482,7 +487,9 @@ func (s *subscriptions) message(message *wire.Published) error {
 	for _, one := range s.all {
 		if len(one.levels) == len(path) && one.covers(path) {
 			for who := range one.heard {
-				who.message(Message{Channel: path.String(), TegaID: message.TegaID, Body: body.Message})
+				who.message(
+					Message{Channel: path.String(), TegaID: message.TegaID, Body: body.Message},
+				)
 			}
 		}
 	}

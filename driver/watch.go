@@ -138,17 +138,23 @@ func From(place string) SubscribeOption { return func(s *subscribing) { s.from =
 //
 // It waits until the server has confirmed it, and ends with the context, with Close, or with the
 // client.
-func (c *Client) Subscribe(ctx context.Context, path string, options ...SubscribeOption) (*Subscription, error) {
+func (c *Client) Subscribe(
+	ctx context.Context, path string, options ...SubscribeOption,
+) (*Subscription, error) {
 	return c.subscribe(ctx, path, false, options)
 }
 
 // SubscribeRegex is [Client.Subscribe] to all that matches a pattern: one regular expression (RE2)
 // a level, split at \., each matched from the start of the key.
-func (c *Client) SubscribeRegex(ctx context.Context, pattern string, options ...SubscribeOption) (*Subscription, error) {
+func (c *Client) SubscribeRegex(
+	ctx context.Context, pattern string, options ...SubscribeOption,
+) (*Subscription, error) {
 	return c.subscribe(ctx, pattern, true, options)
 }
 
-func (c *Client) subscribe(ctx context.Context, text string, regex bool, options []SubscribeOption) (*Subscription, error) {
+func (c *Client) subscribe(
+	ctx context.Context, text string, regex bool, options []SubscribeOption,
+) (*Subscription, error) {
 	to := make(chan Notification)
 	made, err := listen(ctx, c.session, text, regex, true, options, to)
 	if err != nil {
@@ -161,17 +167,23 @@ func (c *Client) subscribe(ctx context.Context, text string, regex bool, options
 //
 // It waits until the server has confirmed it, and ends with the context, with Close, or with the
 // client.
-func (c *Client) Messages(ctx context.Context, channel string, options ...SubscribeOption) (*Messages, error) {
+func (c *Client) Messages(
+	ctx context.Context, channel string, options ...SubscribeOption,
+) (*Messages, error) {
 	return c.messages(ctx, channel, false, options)
 }
 
 // MessagesRegex is [Client.Messages] of all channels that match a pattern, as in
 // [Client.SubscribeRegex].
-func (c *Client) MessagesRegex(ctx context.Context, pattern string, options ...SubscribeOption) (*Messages, error) {
+func (c *Client) MessagesRegex(
+	ctx context.Context, pattern string, options ...SubscribeOption,
+) (*Messages, error) {
 	return c.messages(ctx, pattern, true, options)
 }
 
-func (c *Client) messages(ctx context.Context, text string, regex bool, options []SubscribeOption) (*Messages, error) {
+func (c *Client) messages(
+	ctx context.Context, text string, regex bool, options []SubscribeOption,
+) (*Messages, error) {
 	to := make(chan Message)
 	made, err := listen(ctx, c.session, text, regex, false, options, to)
 	if err != nil {
@@ -181,7 +193,12 @@ func (c *Client) messages(ctx context.Context, text string, regex bool, options 
 }
 
 func listen[T any](
-	ctx context.Context, s *session, text string, regex, changes bool, options []SubscribeOption, to chan<- T,
+	ctx context.Context,
+	s *session,
+	text string,
+	regex, changes bool,
+	options []SubscribeOption,
+	to chan<- T,
 ) (*stream, error) {
 	given := subscribing{scope: s.options.Scope}
 	for _, option := range options {
@@ -245,7 +262,9 @@ func placed(place string) (*wire.Since, error) {
 	digits, life, hasLife := strings.Cut(place, "@")
 	seq, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || seq < 0 || hasLife && life == "" || strings.ContainsAny(life, " \r\n") {
-		return nil, refusal("malformed", "place %q: give that of a notification, or a sequence number", place)
+		return nil, refusal(
+			"malformed", "place %q: give that of a notification, or a sequence number", place,
+		)
 	}
 	return &wire.Since{Seq: seq, Life: life}, nil
 }

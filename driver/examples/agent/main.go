@@ -72,14 +72,14 @@ type agent struct {
 
 // run works until the context ends, or the session does.
 func (a *agent) run(ctx context.Context) error {
-	err := a.client.Serve(ctx, a.operational+".probe", func(ctx context.Context, call *tega.Call) (any, error) {
+	offered := func(ctx context.Context, call *tega.Call) (any, error) {
 		var target string
 		if err := call.Into(&target); err != nil {
 			return nil, err
 		}
 		return probe(ctx, target), nil
-	})
-	if err != nil {
+	}
+	if err := a.client.Serve(ctx, a.operational+".probe", offered); err != nil {
 		return err
 	}
 	followed := make(chan error, 1)
@@ -189,10 +189,11 @@ func dial(ctx context.Context, options tega.Options) (*tega.Client, error) {
 func main() {
 	address := flag.String("a", "127.0.0.1", "address of the server")
 	port := flag.Int("p", 8739, "port of the server")
-	ca := flag.String("ca", "", "PEM file of the authority that has signed the server's certificate")
+	ca := flag.String("ca", "", "PEM file of the authority that vouches for the server")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: agent [-a ADDRESS] [-p PORT] [-ca FILE] NAME")
-		fmt.Fprintln(flag.CommandLine.Output(), "TEGA_TOKEN in the environment is sent to the server.")
+		to := flag.CommandLine.Output()
+		fmt.Fprintln(to, "usage: agent [-a ADDRESS] [-p PORT] [-ca FILE] NAME")
+		fmt.Fprintln(to, "TEGA_TOKEN in the environment is sent to the server.")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -209,7 +210,11 @@ func main() {
 func start(name, address, ca string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	options := tega.Options{Address: address, TegaID: "agent-" + name, Token: os.Getenv("TEGA_TOKEN")}
+	options := tega.Options{
+		Address: address,
+		TegaID:  "agent-" + name,
+		Token:   os.Getenv("TEGA_TOKEN"),
+	}
 	if ca != "" {
 		var err error
 		if options.TLS, err = tega.TLSFiles(ca, "", ""); err != nil {

@@ -70,7 +70,8 @@ func run(given []string) error {
 	}
 	ctx := context.Background()
 	client, err := tega.Dial(ctx, tega.Options{
-		Address: given[0], Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Address: given[0],
+		Logger:  slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		return err
@@ -82,7 +83,9 @@ func run(given []string) error {
 	return json.NewEncoder(os.Stdout).Encode(made)
 }
 
-func measure(ctx context.Context, client *tega.Client, inFlight int, seconds float64, generation int) (*measured, error) {
+func measure(
+	ctx context.Context, client *tega.Client, inFlight int, seconds float64, generation int,
+) (*measured, error) {
 	made := &measured{Done: make([]int, inFlight)}
 	failures := make([]error, inFlight)
 	latencies := make([][]float64, inFlight)

@@ -310,7 +310,8 @@ func changeOf(subscription *tega.Subscription) func(context.Context) (any, error
 					}
 					waiting = append(waiting, map[string]any{
 						"ope": change.Ope, "path": change.Path, "tega_id": change.TegaID,
-						"instance": value, "seq": told.Seq, "version": change.Version, "resync": told.Resync,
+						"instance": value, "seq": told.Seq, "version": change.Version,
+						"resync": told.Resync,
 					})
 				}
 			case <-ctx.Done():
@@ -332,7 +333,11 @@ func messageOf(messages *tega.Messages) func(context.Context) (any, error) {
 			}
 			var value any
 			err := told.Into(&value)
-			return map[string]any{"channel": told.Channel, "tega_id": told.TegaID, "message": value}, err
+			return map[string]any{
+				"channel": told.Channel,
+				"tega_id": told.TegaID,
+				"message": value,
+			}, err
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -354,5 +359,7 @@ var functions = map[string]tega.Func{
 		return a + b, err
 	},
 	"null": func(context.Context, *tega.Call) (any, error) { return nil, nil },
-	"fail": func(context.Context, *tega.Call) (any, error) { return nil, errors.New("it cannot be done") },
+	"fail": func(context.Context, *tega.Call) (any, error) {
+		return nil, errors.New("it cannot be done")
+	},
 }

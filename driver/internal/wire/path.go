@@ -80,7 +80,9 @@ func CheckKey(key string) error {
 	case !utf8.ValidString(key):
 		return malformed("key %q is not UTF-8", key)
 	case len(key) > maxKey:
-		return malformed("key too long: %s has %d bytes, the limit is %d", shown(key), len(key), maxKey)
+		return malformed(
+			"key too long: %s has %d bytes, the limit is %d", shown(key), len(key), maxKey,
+		)
 	case key[0] == '_':
 		return malformed("reserved key %q: names that start with '_' are tega's own", key)
 	}
@@ -157,8 +159,11 @@ func quote(made *strings.Builder, key string) {
 // CheckTegaID refuses what cannot be a tega id.
 func CheckTegaID(id string) error {
 	if len(id) > maxKey || !tegaID.MatchString(id) {
-		return malformed("malformed tega id %s: use letters, digits, '-', '_' and '.', not starting "+
-			"with '_'", shown(id))
+		return malformed(
+			"malformed tega id %s: use letters, digits, '-', '_' and '.', not starting "+
+				"with '_'",
+			shown(id),
+		)
 	}
 	return nil
 }

@@ -21,9 +21,12 @@ type reader struct {
 
 // readers has every command.
 var readers = map[string]reader{
-	"SESSION":     {2, 2, false, "a tega id and a scope", readSession},
-	"SESSIONACK":  {1, 1, true, "a tega id", readSessionAck},
-	"SUBSCRIBE":   {2, 4, false, "a path, a scope, and may take a regex flag and where to go on from", readSubscribe},
+	"SESSION":    {2, 2, false, "a tega id and a scope", readSession},
+	"SESSIONACK": {1, 1, true, "a tega id", readSessionAck},
+	"SUBSCRIBE": {
+		2, 4, false, "a path, a scope, and may take a regex flag and where to go on from",
+		readSubscribe,
+	},
 	"UNSUBSCRIBE": {0, 2, false, "nothing, or a path and a regex flag", readUnsubscribe},
 	"PUBLISH":     {1, 1, true, "a channel", readPublish},
 	"MESSAGE":     {2, 2, true, "a channel and a tega id", readPublished},
@@ -39,7 +42,9 @@ var (
 	scopes = []string{"local", "global"}
 	flags  = []string{"True", "False"}
 	types  = []string{"RPC", "TX", "SYNC", "REFER"}
-	kinds  = []string{"above", "applied", "commit", "functions", "left", "message", "overlay", "root"}
+	kinds  = []string{
+		"above", "applied", "commit", "functions", "left", "message", "overlay", "root",
+	}
 )
 
 // Parse reads a message: the text of one WebSocket frame. The error is an *Error.

@@ -134,9 +134,11 @@ func made(t *testing.T, means map[string]any) Message {
 	case "ROLLBACK":
 		return &Rollback{text("root"), number("backto")}
 	case "REQUEST":
-		return &Request{uint64(number("seq_no")), text("type"), text("tega_id"), text("path"), body()}
+		seqNo := uint64(number("seq_no"))
+		return &Request{seqNo, text("type"), text("tega_id"), text("path"), body()}
 	case "RESPONSE":
-		return &Response{uint64(number("seq_no")), text("type"), text("tega_id"), is("error"), body()}
+		seqNo := uint64(number("seq_no"))
+		return &Response{seqNo, text("type"), text("tega_id"), is("error"), body()}
 	case "ERROR":
 		return &Told{text("code"), body()}
 	case "PEER":
