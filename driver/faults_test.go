@@ -202,6 +202,59 @@ func TestAServerThatIsKilled(t *testing.T) {
 	}
 }
 
+// TestALinkThatFallsSilent goes on over another one, without having been told.
+func TestALinkThatFallsSilent(t *testing.T) {
+	server := startServer(t)
+	link := startForwarder(t, server.address, func(int) (int, int) { return -1, -1 })
+	client := dial(t, tega.Options{
+		Address: link.address(), TegaID: "agent", Logger: silent,
+		PingInterval: 100 * time.Millisecond, PingTimeout: 500 * time.Millisecond,
+	})
+	direct := dial(t, tega.Options{Address: server.address})
+	ctx := short(t)
+	watched, err := client.Subscribe(ctx, "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	link.stall()
+	if _, err := direct.Put(ctx, "r", 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Put(ctx, "mine", 1, tega.IfAbsent()); err != nil {
+		t.Fatal(err)
+	}
+	if told := next(t, watched.C); told.Resync || string(told.Changes[0].Instance) != "1" {
+		t.Errorf("%+v", told)
+	}
+}
+
+// TestAnAnswerThatDoesNotCome is not known to have been done: with its id, that is found out.
+func TestAnAnswerThatDoesNotCome(t *testing.T) {
+	server := startServer(t)
+	link := startForwarder(t, server.address, func(int) (int, int) { return -1, -1 })
+	client := dial(t, tega.Options{Address: link.address()})
+	ctx := short(t)
+	link.stall()
+	brief, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
+	_, err := client.Put(brief, "r", 1)
+	var why *tega.Error
+	if !errors.Is(err, tega.ErrOutcomeUnknown) || !errors.Is(err, context.DeadlineExceeded) ||
+		!errors.As(err, &why) || why.TxID == "" {
+		t.Fatalf("%v", err)
+	}
+	direct := dial(t, tega.Options{Address: server.address})
+	for range 2 {
+		result, err := direct.TxWithID(ctx, why.TxID, tega.Put("r", 1))
+		if err != nil || result.Versions["r"] != 0 {
+			t.Errorf("%+v %v", result, err)
+		}
+	}
+	if _, err := client.Get(brief, "r", nil); errors.Is(err, tega.ErrOutcomeUnknown) {
+		t.Errorf("a read that changes nothing: %v", err)
+	}
+}
+
 func TestACallIsNeverSentTwice(t *testing.T) {
 	server := startServer(t)
 	link := startForwarder(t, server.address, func(int) (int, int) { return -1, -1 })

@@ -20,6 +20,10 @@ type forwarder struct {
 	number int
 	open   map[net.Conn]bool
 	over   bool
+	// gate is held while nothing gets through those connections that there were then; held are those
+	// that are.
+	gate *sync.RWMutex
+	held []*sync.RWMutex
 }
 
 func startForwarder(
@@ -30,13 +34,17 @@ func startForwarder(
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &forwarder{listener: listener, target: target, budget: budget, open: map[net.Conn]bool{}}
+	f := &forwarder{listener: listener, target: target, budget: budget, open: map[net.Conn]bool{},
+		gate: &sync.RWMutex{}}
 	f.group.Add(1)
 	go f.accept()
 	t.Cleanup(func() {
 		listener.Close()
 		f.mu.Lock()
 		f.over = true
+		for _, gate := range f.held {
+			gate.Unlock()
+		}
 		f.mu.Unlock()
 		f.cut()
 		f.group.Wait()
@@ -53,6 +61,30 @@ func (f *forwarder) cut() {
 	for conn := range f.open {
 		conn.Close()
 	}
+}
+
+// stall lets nothing more through the connections that there are, and tells nobody.
+func (f *forwarder) stall() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gate.Lock()
+	f.held = append(f.held, f.gate)
+	f.gate = &sync.RWMutex{}
+}
+
+// gated is a connection from which nothing comes while its gate is held.
+type gated struct {
+	net.Conn
+	gate *sync.RWMutex
+}
+
+func (g gated) Read(into []byte) (int, error) {
+	count, err := g.Conn.Read(into)
+	if err == nil {
+		g.gate.RLock()
+		defer g.gate.RUnlock()
+	}
+	return count, err
 }
 
 func (f *forwarder) accept() {
@@ -77,6 +109,7 @@ func (f *forwarder) forward(near net.Conn) {
 	f.mu.Lock()
 	up, down := f.budget(f.number)
 	f.number++
+	gate := f.gate
 	f.open[near], f.open[far] = true, true
 	if f.over {
 		near.Close()
@@ -91,8 +124,8 @@ func (f *forwarder) forward(near net.Conn) {
 		}
 		done <- true
 	}
-	go pass(far, near, up)
-	go pass(near, far, down)
+	go pass(far, gated{near, gate}, up)
+	go pass(near, gated{far, gate}, down)
 	<-done
 	for _, conn := range []net.Conn{near, far} {
 		if tcp, ok := conn.(*net.TCPConn); ok {

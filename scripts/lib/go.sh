@@ -24,6 +24,10 @@ test_go() {
             echo "not as gofmt writes it: $unformatted" >&2
             exit 1
         fi
+        if git ls-files '*.go' | xargs expand -t 4 | grep -nE '^.{101}'; then
+            echo "these lines have more than 100 columns" >&2
+            exit 1
+        fi
         go vet ./...
         go run "$staticcheck" ./...
         go test "${race[@]}" ./...

@@ -33,8 +33,8 @@ def go_end() -> list[str]:
     return [build_go("./internal/conformance")]
 
 
-def build_go(package: str, *flags: str, **environment: str) -> str:
-    """The path of a program of the Go driver, built; the test is skipped where Go is missing."""
+def find_go() -> str:
+    """The path of Go; the test is skipped where it is missing or too old."""
     go = shutil.which("go")
     if go is None:
         pytest.skip("Go is not installed: sudo scripts/setup-system")
@@ -42,6 +42,12 @@ def build_go(package: str, *flags: str, **environment: str) -> str:
     version = [int(part) for part in re.findall(r"\d+", found.stdout)[:2]]
     if version < OLDEST_GO:
         pytest.skip(f"{found.stdout.strip()} is too old for the Go driver")
+    return go
+
+
+def build_go(package: str, *flags: str, **environment: str) -> str:
+    """The path of a program of the Go driver, built."""
+    go = find_go()
     made = Path(tempfile.mkdtemp(prefix="tega-go-")) / "program"
     done = subprocess.run(
         [go, "build", *flags, "-o", str(made), package],
