@@ -31,7 +31,7 @@ func Dial(ctx context.Context, options Options) (*Client, error) {
 // ErrClientClosed. It waits until all of the driver has ended, and up to five seconds for functions
 // that it serves; there is an error only where one of those goes on all the same.
 func (c *Client) Close() error {
-	c.http.CloseIdleConnections()
+	defer c.http.CloseIdleConnections()
 	return c.session.close()
 }
 

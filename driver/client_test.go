@@ -339,6 +339,15 @@ func TestTheEnds(t *testing.T) {
 	if _, err := other.Get(ctx, "never", nil); !errors.Is(err, tega.ErrNotFound) {
 		t.Errorf("%v", err)
 	}
+	why := errors.New("why")
+	caused, giveUp := context.WithCancelCause(ctx)
+	giveUp(why)
+	if _, err := other.Roots(caused); !errors.Is(err, context.Canceled) || !errors.Is(err, why) {
+		t.Errorf("%v", err)
+	}
+	if _, err := second.Roots(ctx); err != tega.ErrClientClosed {
+		t.Errorf("%v", err)
+	}
 	brief, cancel := context.WithTimeout(ctx, time.Millisecond)
 	defer cancel()
 	watched, err := other.Subscribe(ctx, "w")

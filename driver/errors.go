@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"tega.internal/tega/internal/wire"
 )
@@ -182,12 +183,16 @@ func malformed(err error) error {
 
 // unknown is the error of a change, or a call, that was sent and has had no answer.
 func unknown(txid string, cause error) *Error {
-	made := refusal("outcome_unknown", "%v; it may have been done", cause)
+	why := strings.TrimPrefix(cause.Error(), "tega: ")
+	made := refusal("outcome_unknown", "%s; it may have been done", why)
 	made.TxID, made.cause = txid, cause
 	return made
 }
 
 // canceled is the error of a context that has ended.
 func canceled(ctx context.Context, what string) error {
-	return fmt.Errorf("tega: %s: %w", what, context.Cause(ctx))
+	if cause := context.Cause(ctx); cause != ctx.Err() {
+		return fmt.Errorf("tega: %s: %w: %w", what, ctx.Err(), cause)
+	}
+	return fmt.Errorf("tega: %s: %w", what, ctx.Err())
 }

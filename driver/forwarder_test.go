@@ -20,8 +20,8 @@ type forwarder struct {
 	number int
 	open   map[net.Conn]bool
 	over   bool
-	// gate is held while nothing gets through those connections that there were then; held are those
-	// that are.
+	// gate is held while nothing gets through those connections that there were then; held has
+	// those that are.
 	gate *sync.RWMutex
 	held []*sync.RWMutex
 }

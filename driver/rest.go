@@ -41,9 +41,19 @@ type rest struct {
 
 // do sends a request, and reads what is answered into a value.
 func (c *Client) do(ctx context.Context, request rest, into any) error {
-	if err := c.session.why(); err != nil {
-		return err
+	s := c.session
+	s.mu.Lock()
+	if s.over != nil {
+		defer s.mu.Unlock()
+		return s.over
 	}
+	s.group.Add(1)
+	s.mu.Unlock()
+	defer s.group.Done()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(s.life, func() { cancel(ErrClientClosed) })
+	defer stop()
 	var pause pause
 	for try := 1; ; try++ {
 		if !pause.wait(ctx) {
@@ -54,12 +64,17 @@ func (c *Client) do(ctx context.Context, request rest, into any) error {
 		if !errors.As(err, &lost) {
 			return err
 		}
-		if !request.again || try == tries || ctx.Err() != nil {
-			if request.method == http.MethodGet {
-				return fmt.Errorf("tega: %w", lost.cause)
-			}
-			return unknown(cmp.Or(request.key, request.query.Get("txid")), lost.cause)
+		if request.again && try < tries && ctx.Err() == nil {
+			continue
 		}
+		why := fmt.Errorf("tega: %w", lost.cause)
+		if ctx.Err() != nil {
+			why = canceled(ctx, request.method+" "+request.path)
+		}
+		if request.method == http.MethodGet {
+			return why
+		}
+		return unknown(cmp.Or(request.key, request.query.Get("txid")), why)
 	}
 }
 
@@ -187,7 +202,7 @@ func (c *Client) Begin(ctx context.Context) (*Transaction, error) {
 	return &Transaction{ID: given.TxID, client: c}, nil
 }
 
-// Put adds operations to the transaction, in order: those of [Put], [PutEphemeral] and [Delete].
+// Add adds operations to the transaction, in order: those of [Put], [PutEphemeral] and [Delete].
 // They are judged at its commit.
 func (t *Transaction) Add(ctx context.Context, operations ...Op) error {
 	for _, op := range operations {

@@ -24,8 +24,9 @@ test_go() {
             echo "not as gofmt writes it: $unformatted" >&2
             exit 1
         fi
-        if git ls-files '*.go' | xargs expand -t 4 | grep -nE '^.{101}'; then
-            echo "these lines have more than 100 columns" >&2
+        if ! git ls-files -z '*.go' | xargs -0 awk '{ gsub(/\t/, "    ") }
+            length > 100 { print FILENAME ":" FNR ": more than 100 columns"; long = 1 }
+            END { exit long }'; then
             exit 1
         fi
         go vet ./...
