@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tega.access.command import explain
+from tega.access.policy import Policy
 from tega.settings import TABLE
 from tega.web.metrics import FAMILIES
 
@@ -126,6 +128,15 @@ class TestUnits:
 def test_the_hardened_settings_are_settings() -> None:
     given = yaml.safe_load((DEPLOY / "hardened/settings.yaml").read_text())
     settings = {setting.name for setting in TABLE}
-    assert given.keys() - settings <= {"tls-cert", "tls-key", "access"}
+    assert given.keys() <= settings
     assert given["address"] == "0.0.0.0"
     assert given["log-format"] == "json"
+
+
+def test_the_hardened_access_rules_hold() -> None:
+    text = (DEPLOY / "hardened/access.yaml").read_text()
+    policy = Policy({}, text, "access.yaml")
+    assert [explain(policy, *asked)[0] for asked in (
+        ("alice", "w", "ne1.secrets"), ("bob", "r", "ne1.config"), ("bob", "r", "ne1.secrets.key"),
+        ("site1", "w", "config-site1"), ("site1", "r", "config-site2"), ("anybody", "r", "ne1"),
+    )] == [True, True, False, True, False, False]  # fmt: skip
