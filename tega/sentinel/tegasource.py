@@ -1,0 +1,175 @@
+"""A tega server as a source."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import re2
+
+from tega import paths, strictjson
+from tega.driver import AsyncDriver
+from tega.driver.async_driver import Change, Watch
+from tega.driver.errors import CRUDException, DriverError
+from tega.paths import Path
+from tega.sentinel.address import Address
+from tega.sentinel.replica import NOTHING, Cut, Replica
+from tega.sentinel.source import Away, Batch, Compacted, Entry, Listing, Position, Source
+
+#: Keys of a piece of a listing.
+_PIECE: Final = 500
+
+#: Most seconds for an answer.
+_PATIENCE: Final = 20.0
+
+
+class TegaSource(Source):
+    """Places in the tree of a tega server. Its life is that of the database.
+
+    :param prefixes: what is mirrored of it, dotted paths
+    :param depths: how many keys the paths have that count as a key each; none: every leaf is one
+    """
+
+    lists_back = False
+
+    def __init__(
+        self, address: Address, prefixes: Sequence[bytes], depths: Iterable[int] = ()
+    ) -> None:
+        self.name = str(address)
+        self.newest = 0
+        self._address = address
+        self._cut = Cut([paths.parse(prefix.decode()) for prefix in prefixes], depths)
+        self._driver: AsyncDriver | None = None
+
+    async def open(self) -> None:
+        await self.close()
+        self._driver = AsyncDriver(self._address.host, self._address.port, timeout=_PATIENCE)
+        with _errors():
+            await self._driver.connect()
+
+    async def close(self) -> None:
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            await driver.close()
+
+    async def listing(self, prefixes: Sequence[bytes], position: Position | None) -> Listing:
+        driver = self._opened()
+        places = [paths.parse(prefix.decode()) for prefix in prefixes]
+        with _errors():
+            # One transaction, so that all is of one sequence number.
+            async with driver.tx() as transaction:
+                for place in places:
+                    transaction.get(paths.dotted(place), python_dict=True)
+        assert transaction.result is not None
+        assert driver.life is not None
+        head = Position(driver.life, transaction.result["seq"])
+        self.newest = max(self.newest, head.revision)
+        if position not in (None, head):
+            raise Compacted
+        found = []
+        for place, value in zip(places, transaction.results, strict=True):
+            if isinstance(value, CRUDException):
+                if value.status != 404:
+                    raise Away(str(value))
+            else:
+                found += list(self._cut.below(place, value))
+        return Listing(head, self._pieces(found, head.revision), len(found))
+
+    async def _pieces(
+        self, found: list[tuple[Path, Any]], revision: int
+    ) -> AsyncIterator[list[Entry]]:
+        for start in range(0, len(found), _PIECE):
+            yield [_entry(path, value, revision) for path, value in found[start : start + _PIECE]]
+
+    async def changes(
+        self, position: Position, known: AsyncIterator[list[Entry]]
+    ) -> AsyncIterator[Batch]:
+        replica = Replica(self._cut)
+        async for piece in known:
+            for entry in piece:
+                if entry.value is not None:
+                    replica.load(paths.parse(entry.key.decode()), strictjson.loads(entry.value))
+        return self._changes(position, replica)
+
+    async def _changes(self, position: Position, replica: Replica) -> AsyncIterator[Batch]:
+        with _errors():
+            async with self._watch(f"{position.revision}@{position.life}") as watch:
+                async for changes in _transactions(watch):
+                    self.newest = max(self.newest, changes[-1].seq)
+                    yield _batch(replica, changes)
+
+    def _watch(self, since: str) -> Watch:
+        place = _common(self._cut.prefixes)
+        if place:
+            return self._opened().watch(paths.dotted(place), since)
+        # Of several roots: one watch, so that what changes together comes together.
+        roots = {re2.escape(prefix[0]) for prefix in self._cut.prefixes}
+        return self._opened().watch(f"({'|'.join(sorted(roots))})$", since, regex_flag=True)
+
+    def _opened(self) -> AsyncDriver:
+        if self._driver is None:
+            raise Away("not connected")
+        return self._driver
+
+
+def _batch(replica: Replica, changes: list[Change]) -> Batch:
+    """What a transaction has changed, key by key.
+
+    :raises Compacted: where only a listing can tell
+    """
+    touched: dict[Path, Any] = {}
+    for change in changes:
+        if change.resync or change.ope == "ROLLBACK":
+            raise Compacted
+        path = paths.parse(change.path)
+        if change.ope == "PUT":
+            touched |= replica.put(path, change.instance)
+        else:
+            touched |= replica.delete(path)
+    revision = changes[0].seq
+    return Batch(
+        revision, tuple([_entry(path, value, revision) for path, value in touched.items()])
+    )
+
+
+def _entry(path: Path, value: Any, revision: int) -> Entry:
+    held = None if value is NOTHING else strictjson.dumps(value)
+    return Entry(paths.dotted(path).encode(), held, revision)
+
+
+async def _transactions(watch: Watch) -> AsyncIterator[list[Change]]:
+    """The changes of a watch, transaction by transaction."""
+    coming = asyncio.ensure_future(watch.__anext__())
+    try:
+        group: list[Change] = []
+        while True:
+            if group:
+                # A transaction comes whole: unless more of it is there already, there is none.
+                await asyncio.sleep(0)
+                if not coming.done() or coming.result().seq != group[0].seq:
+                    yield group
+                    group = []
+            group.append(await coming)
+            coming = asyncio.ensure_future(watch.__anext__())
+    finally:
+        coming.cancel()
+
+
+def _common(prefixes: Sequence[Path]) -> Path:
+    """The path above all of them."""
+    common = prefixes[0]
+    for prefix in prefixes:
+        while prefix[: len(common)] != common:
+            common = common[:-1]
+    return common
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Errors of the driver, as a source raises them."""
+    try:
+        yield
+    except (DriverError, OSError, asyncio.TimeoutError) as error:
+        raise Away(str(error) or type(error).__name__) from None
