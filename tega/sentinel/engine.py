@@ -142,7 +142,8 @@ class Sentinel:
             try:
                 await self._stream(resumed)
             except Compacted:
-                self._report.say("the source has forgotten what changed since: listing everything")
+                self._report.say("the source cannot tell what changed since: listing everything")
+                await asyncio.sleep(_SOON)
                 await self._persist(lambda: self._pass(everything, None))
             resumed = False
 

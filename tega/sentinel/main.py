@@ -24,6 +24,7 @@ from tega.sentinel.etcdsource import EtcdSource
 from tega.sentinel.mapping import Mapping
 from tega.sentinel.metrics import Metrics
 from tega.sentinel.patterns import PathPattern
+from tega.sentinel.replica import Place
 from tega.sentinel.report import JsonReport, Report, TextReport
 from tega.sentinel.settings import load
 from tega.sentinel.sink import Fenced, Sink, SinkError, Unfit
@@ -82,20 +83,18 @@ def ends(settings: Settings, variables: Variables[str, str]) -> Ends:
 
 
 def _source(where: Address, settings: Settings, mapping: Mapping) -> Source:
-    prefixes = [scope.prefix for scope in mapping.scopes]
     if where.tega:
-        depths = [
-            pattern.depth
+        return TegaSource(where, [
+            Place(pattern.literal, pattern.depth)
             for table in mapping.tables
             for pattern in table.patterns
             if isinstance(pattern, PathPattern)
-        ]
-        return TegaSource(where, prefixes, depths)
+        ])
     access = Access(
         settings.etcd_user, settings.etcd_password,
         settings.etcd_ca, settings.etcd_cert, settings.etcd_key,
     )  # fmt: skip
-    return EtcdSource(where, access, prefixes)
+    return EtcdSource(where, access, [scope.prefix for scope in mapping.scopes])
 
 
 async def work(settings: Settings, these: Ends, report: Report) -> int:

@@ -7,21 +7,72 @@ tree is held here, and each change gives the keys that it touches, each with its
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tega.paths import Path
 
+#: What stands where nothing does; a leaf may be None.
+NOTHING: Final = object()
 
-class Cut:
+
+class Place(NamedTuple):
     """Where keys are in a tree.
 
-    :param depths: how many keys the paths have that are mirrored; none: every leaf is
-    :param prefixes: what they are under
+    :ivar prefix: what they are under
+    :ivar depth: how many keys their paths have; None: every leaf is a key
     """
 
-    def __init__(self, prefixes: Iterable[Path], depths: Iterable[int] = ()) -> None:
-        self.prefixes = tuple(prefixes)
-        self.depths = tuple(sorted(set(depths)))
+    prefix: Path
+    depth: int | None = None
+
+
+class Node(NamedTuple):
+    """What stands at a key.
+
+    :ivar version: that of its root as it was last changed
+    """
+
+    path: Path
+    value: Any
+    version: int
+
+
+class Cut:
+    """All places where keys are.
+
+    A leaf that stands higher up than a key could is a key too: it is to be seen that it does not
+    fit. So is an empty container, where leaves are keys.
+    """
+
+    def __init__(self, places: Iterable[Place]) -> None:
+        self.places = tuple(dict.fromkeys(places))
+
+    @property
+    def prefixes(self) -> list[Path]:
+        """What keys are under."""
+        return [place.prefix for place in self.places]
+
+    def here(self, path: Path, value: Any) -> bool:
+        """Whether a key is at a path, where this stands."""
+        for prefix, depth in self.places:
+            if path[: len(prefix)] != prefix:
+                continue
+            if depth == len(path):
+                return True
+            if type(value) is dict:
+                if not value and depth is None:
+                    return True
+            elif depth is None or len(path) < depth:
+                return True
+        return False
+
+    def deeper(self, path: Path) -> bool:
+        """Whether keys may be below a path."""
+        for prefix, depth in self.places:
+            common = min(len(path), len(prefix))
+            if path[:common] == prefix[:common] and (depth is None or len(path) < depth):
+                return True
+        return False
 
     def below(self, path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
         """The keys in a part of a tree, with their values.
@@ -29,26 +80,29 @@ class Cut:
         :param path: where that part stands
         :param value: what stands there
         """
-        if self._is_key(path, value):
+        if self.here(path, value):
             yield path, value
-        if type(value) is dict and not (self.depths and len(path) >= self.depths[-1]):
+        if type(value) is dict and self.deeper(path):
             for name, child in value.items():
                 yield from self.below((*path, name), child)
 
-    def _is_key(self, path: Path, value: Any) -> bool:
-        # An empty container is like a leaf: there is nothing in it that could stand for it.
-        here = len(path) in self.depths if self.depths else not (type(value) is dict and value)
-        return here and any(path[: len(prefix)] == prefix for prefix in self.prefixes)
+    def nodes(self, path: Path, node: dict[str, Any]) -> Iterator[Node]:
+        """The keys in a part of a tree that is in its internal form."""
+        deeper = self.deeper(path)
+        children = [] if "_value" in node else [name for name in node if name[0] != "_"]
+        value = dict.fromkeys(children) if deeper and children else plain(node)
+        if self.here(path, value):
+            yield Node(path, plain(node) if deeper else value, node["_version"])
+        if deeper:
+            for name in children:
+                yield from self.nodes((*path, name), node[name])
 
-    def above(self, path: Path) -> Iterator[Path]:
-        """The keys that a path stands below, as far as that can be seen of the path."""
-        for depth in self.depths:
-            if depth < len(path) and self._is_key(path[:depth], NOTHING):
-                yield path[:depth]
 
-
-#: What stands where nothing does; a leaf may be None.
-NOTHING: Final = object()
+def plain(node: dict[str, Any]) -> Any:
+    """The value of a part of a tree that is in its internal form."""
+    if "_value" in node:
+        return node["_value"]
+    return {name: plain(child) for name, child in node.items() if name[0] != "_"}
 
 
 class Replica:
@@ -70,7 +124,7 @@ class Replica:
         node[last] = value
 
     def get(self, path: Path) -> Any:
-        """What stands there; `NOTHING` where nothing does."""
+        """What stands there, or `NOTHING`."""
         node: Any = self._tree
         for key in path:
             if type(node) is not dict or key not in node:
@@ -83,13 +137,13 @@ class Replica:
 
         :returns: the keys that this touches, each with what it has now, or `NOTHING`
         """
-        touched = self._touched(path)
+        touched = self._keys(path)
         self.load(path, value)
-        return self._now(path, touched)
+        return dict.fromkeys(touched, NOTHING) | self._keys(path)
 
     def delete(self, path: Path) -> dict[Path, Any]:
         """Remove a part, and what it leaves empty above: as `put`."""
-        touched = self._touched(path)
+        touched = self._keys(path)
         nodes: list[dict[str, Any]] = [self._tree]
         for key in path[:-1]:
             child = nodes[-1].get(key)
@@ -100,26 +154,17 @@ class Replica:
             node.pop(key, None)
             if node:
                 break
-        return self._now(path, touched)
+        return dict.fromkeys(touched, NOTHING) | self._keys(path)
 
-    def _touched(self, path: Path) -> dict[Path, Any]:
-        """The keys that may go with what stands at a path."""
-        touched = {}
-        there = self.get(path)
-        if there is not NOTHING:
-            touched = dict.fromkeys([key for key, _ in self._cut.below(path, there)], NOTHING)
-        if not self._cut.depths:
-            # An empty container above is a key no more once something is put into it.
-            for size in range(1, len(path)):
-                if self.get(path[:size]) == {}:
-                    touched[path[:size]] = NOTHING
-        return touched
-
-    def _now(self, path: Path, touched: dict[Path, Any]) -> dict[Path, Any]:
-        for key in self._cut.above(path):
-            touched[key] = self.get(key)
-        there = self.get(path)
-        if there is not NOTHING:
-            touched.update(self._cut.below(path, there))
-        return touched
-
+    def _keys(self, path: Path) -> dict[Path, Any]:
+        """The keys above, at and below a path, with their values."""
+        found: dict[Path, Any] = {}
+        node: Any = self._tree
+        for size, key in enumerate(path, 1):
+            if type(node) is not dict or key not in node:
+                return found
+            node = node[key]
+            if size < len(path) and self._cut.here(path[:size], node):
+                found[path[:size]] = node
+        found.update(self._cut.below(path, node))
+        return found

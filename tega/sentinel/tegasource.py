@@ -15,7 +15,7 @@ from tega.driver.async_driver import Change, Watch
 from tega.driver.errors import CRUDException, DriverError
 from tega.paths import Path
 from tega.sentinel.address import Address
-from tega.sentinel.replica import NOTHING, Cut, Replica
+from tega.sentinel.replica import NOTHING, Cut, Node, Place, Replica
 from tega.sentinel.source import Away, Batch, Compacted, Entry, Listing, Position, Source
 
 #: Keys of a piece of a listing.
@@ -26,22 +26,25 @@ _PATIENCE: Final = 20.0
 
 
 class TegaSource(Source):
-    """Places in the tree of a tega server. Its life is that of the database.
+    """Places in the tree of a tega server.
 
-    :param prefixes: what is mirrored of it, dotted paths
-    :param depths: how many keys the paths have that count as a key each; none: every leaf is one
+    A position is a sequence number of a life of the database. The revision of a key is the version
+    of its root as it was last changed.
+
+    :param places: what is mirrored of it, and what of that counts as a key
     """
 
     lists_back = False
 
-    def __init__(
-        self, address: Address, prefixes: Sequence[bytes], depths: Iterable[int] = ()
-    ) -> None:
+    def __init__(self, address: Address, places: Iterable[Place]) -> None:
         self.name = str(address)
         self.newest = 0
         self._address = address
-        self._cut = Cut([paths.parse(prefix.decode()) for prefix in prefixes], depths)
+        self._cut = Cut(places)
         self._driver: AsyncDriver | None = None
+        # A watch that began before the listing of this position.
+        self._begun: tuple[Position, Watch] | None = None
+        self._following = False
 
     async def open(self) -> None:
         await self.close()
@@ -51,37 +54,41 @@ class TegaSource(Source):
 
     async def close(self) -> None:
         driver, self._driver = self._driver, None
+        self._begun = None
         if driver is not None:
             await driver.close()
 
     async def listing(self, prefixes: Sequence[bytes], position: Position | None) -> Listing:
         driver = self._opened()
-        places = [paths.parse(prefix.decode()) for prefix in prefixes]
+        watch = None
         with _errors():
+            if not self._following:
+                # A server forgets at its end what was before. So it is watched from here on.
+                watch = await self._watch(None).__aenter__()
             # One transaction, so that all is of one sequence number.
             async with driver.tx() as transaction:
-                for place in places:
-                    transaction.get(paths.dotted(place), python_dict=True)
+                for place in self._cut.prefixes:
+                    transaction.get(paths.dotted(place), internal=True)
         assert transaction.result is not None
         assert driver.life is not None
         head = Position(driver.life, transaction.result["seq"])
         self.newest = max(self.newest, head.revision)
         if position not in (None, head):
             raise Compacted
-        found = []
-        for place, value in zip(places, transaction.results, strict=True):
-            if isinstance(value, CRUDException):
-                if value.status != 404:
-                    raise Away(str(value))
+        if watch is not None:
+            self._begun = (head, watch)
+        found: dict[Path, Node] = {}
+        for place, tree in zip(self._cut.prefixes, transaction.results, strict=True):
+            if isinstance(tree, CRUDException):
+                if tree.status != 404:
+                    raise Away(str(tree))
             else:
-                found += list(self._cut.below(place, value))
-        return Listing(head, self._pieces(found, head.revision), len(found))
+                found.update({node.path: node for node in self._cut.nodes(place, tree)})
+        return Listing(head, self._pieces(list(found.values())), len(found))
 
-    async def _pieces(
-        self, found: list[tuple[Path, Any]], revision: int
-    ) -> AsyncIterator[list[Entry]]:
+    async def _pieces(self, found: list[Node]) -> AsyncIterator[list[Entry]]:
         for start in range(0, len(found), _PIECE):
-            yield [_entry(path, value, revision) for path, value in found[start : start + _PIECE]]
+            yield [_entry(*node) for node in found[start : start + _PIECE]]
 
     async def changes(
         self, position: Position, known: AsyncIterator[list[Entry]]
@@ -89,18 +96,30 @@ class TegaSource(Source):
         replica = Replica(self._cut)
         async for piece in known:
             for entry in piece:
-                if entry.value is not None:
-                    replica.load(paths.parse(entry.key.decode()), strictjson.loads(entry.value))
-        return self._changes(position, replica)
+                assert entry.value is not None
+                replica.load(paths.parse(entry.key.decode()), strictjson.loads(entry.value))
+        begun, self._begun = self._begun, None
+        if begun is not None and begun[0] == position:
+            watch = begun[1]
+        else:
+            watch = self._watch(f"{position.revision}@{position.life}")
+        return self._changes(position, replica, watch)
 
-    async def _changes(self, position: Position, replica: Replica) -> AsyncIterator[Batch]:
-        with _errors():
-            async with self._watch(f"{position.revision}@{position.life}") as watch:
-                async for changes in _transactions(watch):
-                    self.newest = max(self.newest, changes[-1].seq)
-                    yield _batch(replica, changes)
+    async def _changes(
+        self, position: Position, replica: Replica, watch: Watch
+    ) -> AsyncIterator[Batch]:
+        self._following = True
+        try:
+            with _errors():
+                async with watch:
+                    async for changes in _transactions(watch):
+                        self.newest = max(self.newest, changes[-1].seq)
+                        if changes[0].resync or changes[0].seq > position.revision:
+                            yield _batch(replica, changes)
+        finally:
+            self._following = False
 
-    def _watch(self, since: str) -> Watch:
+    def _watch(self, since: str | None) -> Watch:
         place = _common(self._cut.prefixes)
         if place:
             return self._opened().watch(paths.dotted(place), since)
@@ -119,24 +138,22 @@ def _batch(replica: Replica, changes: list[Change]) -> Batch:
 
     :raises Compacted: where only a listing can tell
     """
-    touched: dict[Path, Any] = {}
+    touched: dict[Path, tuple[Any, int]] = {}
     for change in changes:
         if change.resync or change.ope == "ROLLBACK":
             raise Compacted
         path = paths.parse(change.path)
         if change.ope == "PUT":
-            touched |= replica.put(path, change.instance)
+            found = replica.put(path, change.instance)
         else:
-            touched |= replica.delete(path)
-    revision = changes[0].seq
-    return Batch(
-        revision, tuple([_entry(path, value, revision) for path, value in touched.items()])
-    )
+            found = replica.delete(path)
+        touched |= {key: (value, change.version) for key, value in found.items()}
+    return Batch(changes[0].seq, tuple([_entry(path, *held) for path, held in touched.items()]))
 
 
-def _entry(path: Path, value: Any, revision: int) -> Entry:
+def _entry(path: Path, value: Any, version: int) -> Entry:
     held = None if value is NOTHING else strictjson.dumps(value)
-    return Entry(paths.dotted(path).encode(), held, revision)
+    return Entry(paths.dotted(path).encode(), held, version)
 
 
 async def _transactions(watch: Watch) -> AsyncIterator[list[Change]]:

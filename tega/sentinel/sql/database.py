@@ -34,6 +34,8 @@ class Database:
     :param name: of the checkpoint
     :param source: what the checkpoint is of, for people
     :ivar title: its address without the password
+    :ivar own: the sentinel's own tables; `keys` reads them, `targets` has those of the mapping:
+        from `open` or `peek` on
     :ivar position: where the mirror is; None: no whole pass was made yet
     :ivar refused: what the database has refused in the full pass that is to be made again
     :ivar careful: whether that is to write row by row
@@ -46,9 +48,10 @@ class Database:
         self.name = name
         self._source = source
         self._engine = dialects.connect(url)
-        self.own = schema.own_tables(url, self._engine.dialect)
+        self._url = url
+        self.own: schema.Own
+        self.keys: Keys
         self.targets: dict[str, schema.Target] = {}
-        self.keys = Keys(self.own, name)
         # All work on the database is done here, one thing after the other, beside the loop.
         self._thread = ThreadPoolExecutor(1, "sql")
         self._holder = str(uuid.uuid4())
@@ -83,12 +86,18 @@ class Database:
         """
         self._engine.dispose()
         with self.begin() as connection:
-            self.targets = schema.targets(self.mapping, connection.dialect)
+            self._describe(connection)
             made = schema.prepare(connection, self.own, self.targets)
         with self.begin() as connection:
             self._claim(connection)
             self.position = self._read(connection)
         return made
+
+    def _describe(self, connection: Connection) -> None:
+        """Say how the tables are: connected, for only then is known what the server is."""
+        self.own = schema.own_tables(self._url, connection.dialect)
+        self.keys = Keys(self.own, self.name)
+        self.targets = schema.targets(self.mapping, connection.dialect)
 
     def _claim(self, connection: Connection) -> None:
         table = self.own.checkpoint
@@ -110,7 +119,7 @@ class Database:
     def peek(self) -> Position | None:
         """The position of the mirror, changing nothing."""
         with self.begin() as connection:
-            self.targets = schema.targets(self.mapping, connection.dialect)
+            self._describe(connection)
             return self._read(connection) if self.has(connection)(self.own.checkpoint) else None
 
     def _read(self, connection: Connection) -> Position | None:

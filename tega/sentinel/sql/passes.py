@@ -85,12 +85,13 @@ class SqlPass(FullPass):
     def _take(self, piece: Sequence[Entry]) -> None:
         ids = [digest(entry.key) for entry in piece]
         self._seen.update(ids)
-        known = self._database.keys.revisions(self._opened(), ids, self._database.retries)
+        known = self._database.keys.known(self._opened(), ids, self._database.retries)
         refused = self._database.refused
         self._work_out([
             entry
             for id, entry in zip(ids, piece, strict=True)
-            if known.get(id) != entry.revision or (entry.key, entry.revision) in refused
+            if known.get(id) != (entry.revision, digest(entry.value or b""))
+            or (entry.key, entry.revision) in refused
         ])
 
     def _work_out(self, entries: Sequence[Entry]) -> None:

@@ -100,17 +100,18 @@ class Keys:
         found = self._read(connection, rejects, rejects.c.id, ids, _reject)
         return {reject.id: reject for reject in found}
 
-    def revisions(
+    def known(
         self, connection: Connection, ids: Sequence[str], without_rejects: bool
-    ) -> dict[str, int]:
-        """The revisions that keys are known of, by id."""
-        found: dict[str, int] = {}
+    ) -> dict[str, tuple[int, str]]:
+        """The revisions of keys, and the digests of their values, by id."""
+        found: dict[str, tuple[int, str]] = {}
         for table in (self._own.keys, self._own.rejects)[: 1 if without_rejects else 2]:
             for some in chunks(ids):
-                query = sa.select(table.c.id, table.c.revision).where(
+                query = sa.select(table.c.id, table.c.revision, table.c.digest).where(
                     table.c.name == self._name, table.c.id.in_(some)
                 )
-                found |= {row.id: row.revision for row in connection.execute(query)}
+                for row in connection.execute(query):
+                    found[row.id] = (row.revision, row.digest)
         return found
 
     def rejected(self, connection: Connection) -> Iterator[tuple[bytes, int]]:

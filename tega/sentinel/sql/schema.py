@@ -74,6 +74,7 @@ def own_tables(url: URL, dialect: Dialect) -> Own:
             sa.Column("source_key", dialects.blob(dialect), nullable=False),
             sa.Column("revision", sa.BigInteger, nullable=False),
             sa.Column("value", dialects.blob(dialect), nullable=False),
+            sa.Column("digest", ascii_(DIGEST), nullable=False),
         ]
 
     checkpoint = sa.Table(

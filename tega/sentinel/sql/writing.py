@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
+from tega.sentinel.mapping import digest
 from tega.sentinel.sink import Event
 from tega.sentinel.sql import dialect as dialects
 from tega.sentinel.sql.plan import Held, Plan, Refused, Reject, Write, chunks
@@ -107,7 +108,8 @@ class Writer:
         rows = [
             {
                 "name": self._name, "id": held.id, "scope": held.scope, "source_key": held.key,
-                "revision": held.revision, "value": held.value, "row_table": held.table,
+                "revision": held.revision, "value": held.value,
+                "digest": digest(held.value), "row_table": held.table,
                 "row_id": held.row,
             }
             for held in changed.values()
@@ -120,7 +122,7 @@ class Writer:
             {
                 "name": self._name, "id": reject.id, "scope": reject.scope,
                 "source_key": reject.key, "revision": reject.revision, "value": reject.value,
-                "reason": reject.reason, "at": now(),
+                "digest": digest(reject.value), "reason": reject.reason, "at": now(),
             }
             for reject in changed.values()
             if reject is not None
