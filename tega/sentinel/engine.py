@@ -100,8 +100,8 @@ class Sentinel:
                 wait = backoff.next()
                 self._report.error("source", f"{error}; trying again in {wait:.1f} s")
                 await asyncio.sleep(wait)
-            except _SetBack:
-                self._report.say("the checkpoint has been changed: going on from where it is now")
+            except _Anew:
+                self._report.say("going on from what the sink has now")
 
     def health(self) -> dict[str, Any]:
         """How it is: what ``/_health`` tells."""
@@ -135,6 +135,8 @@ class Sentinel:
             await self._persist(lambda: self._pass(everything, None))
         elif self._source.lists_back:
             await self._persist(lambda: self._pass_back(everything))
+        elif self._sink.forgets:
+            await self._persist(lambda: self._pass(everything, None))
         else:
             resumed = True
         while True:
@@ -188,11 +190,13 @@ class Sentinel:
                 events = await _whole(self._sink.apply(batches, after))
             except SinkError as error:
                 await self._recover(error, backoff)
+                if self._sink.forgets:
+                    raise _Anew from None
                 if self.position == after:
                     # It was committed, and only the answer was lost.
                     events = []
                 elif self.position != before:
-                    raise _SetBack from None
+                    raise _Anew from None
         self.position = after
         self._told(events)
 
@@ -303,8 +307,8 @@ async def _whole(work: Coroutine[Any, Any, T]) -> T:
         return result
 
 
-class _SetBack(Exception):
-    """The checkpoint is neither where it was nor where it was to be."""
+class _Anew(Exception):
+    """The changes at hand do not go with what the sink has now."""
 
 
 class _Waiting:

@@ -41,11 +41,13 @@ class EtcdError(OSError):
     """A call failed.
 
     :ivar compacted: whether because the revision is not there any more, or not yet
+    :ivar refused: whether because of what was to be written
     """
 
-    def __init__(self, message: str, compacted: bool = False) -> None:
+    def __init__(self, message: str, compacted: bool = False, refused: bool = False) -> None:
         super().__init__(message)
         self.compacted = compacted
+        self.refused = refused
 
 
 class Access(NamedTuple):
@@ -119,15 +121,15 @@ class Etcd:
         )
         return await self._call(rpc.KVStub(self._opened()).Range, request)
 
-    async def transact(self, compare: list[Any], operations: list[Any]) -> bool:
+    async def transact(self, compare: list[Any], operations: list[Any]) -> int | None:
         """Do some operations together, if what is compared holds.
 
-        :returns: whether it held
+        :returns: the revision that it made; None where it did not hold
         :raises EtcdError: where it is not known whether it was done
         """
         request = rpc.TxnRequest(compare=compare, success=operations)
         answer = await self._call(rpc.KVStub(self._opened()).Txn, request)
-        return bool(answer.succeeded)
+        return int(answer.header.revision) if answer.succeeded else None
 
     async def watch(self, first: bytes, end: bytes, revision: int) -> AsyncIterator[Any]:
         """The answers to a watch of a range of keys, from a revision on.
@@ -224,5 +226,9 @@ def _content(file: Path | None) -> bytes | None:
 
 
 def _read(error: grpc.aio.AioRpcError) -> EtcdError:
-    details = error.details() or error.code().name
-    return EtcdError(details, error.code() == grpc.StatusCode.OUT_OF_RANGE)
+    code, details = error.code(), error.details() or error.code().name
+    large = "too large" in details or "larger than max" in details
+    refused = code == grpc.StatusCode.INVALID_ARGUMENT or (
+        code == grpc.StatusCode.RESOURCE_EXHAUSTED and large
+    )
+    return EtcdError(details, code == grpc.StatusCode.OUT_OF_RANGE, refused)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from sqlalchemy.engine import URL
 
+from tega import paths
 from tega.errors import Malformed
 from tega.options import Settings
 from tega.sentinel import address, mappingfile, metrics, preset, verify
@@ -32,6 +33,8 @@ from tega.sentinel.source import Away, Source
 from tega.sentinel.sql import dialect as dialects
 from tega.sentinel.sql.sink import SqlSink
 from tega.sentinel.tegasource import TegaSource
+from tega.sentinel.tree.etcd import EtcdSink
+from tega.sentinel.tree.tega import TegaSink
 
 #: Exit statuses: something differs or failed; wrong settings; another sentinel has taken over.
 _FAILED, _WRONG, _TAKEN = 1, 2, 3
@@ -67,6 +70,10 @@ def ends(settings: Settings, variables: Variables[str, str]) -> Ends:
     if sink is None and url is None:
         raise Malformed("give --sink: where to mirror it to, such as sqlite:////tmp/mirror.db")
     where = address.parse(source)
+    if sink is not None and address.is_tree(sink):
+        if settings.mapping is not None:
+            raise Malformed("a mapping is for a SQL database: a tree is mirrored key by key")
+        return _trees(where, address.parse(sink), settings)
     if sink is not None:
         url = dialects.read_url(sink, settings.sink_password)
     assert url is not None
@@ -83,18 +90,41 @@ def ends(settings: Settings, variables: Variables[str, str]) -> Ends:
 
 
 def _source(where: Address, settings: Settings, mapping: Mapping) -> Source:
+    if not where.tega:
+        return EtcdSource(where, _access(settings), [scope.prefix for scope in mapping.scopes])
+    return TegaSource(where, [
+        Place(pattern.literal, pattern.depth)
+        for table in mapping.tables
+        for pattern in table.patterns
+        if isinstance(pattern, PathPattern)
+    ])  # fmt: skip
+
+
+def _trees(where: Address, to: Address, settings: Settings) -> Ends:
+    """A tree, and another one that is to be the same."""
+    for tree in (where, to):
+        if tree.tega and not tree.prefix:
+            raise Malformed(f"address {tree}: name a path of tega: tega://HOST:PORT/PATH")
+    if where[:3] == to[:3] and (
+        where.prefix.startswith(to.prefix) or to.prefix.startswith(where.prefix)
+    ):
+        raise Malformed(f"{to} cannot mirror {where}: one is within the other")
+    source: Source
     if where.tega:
-        return TegaSource(where, [
-            Place(pattern.literal, pattern.depth)
-            for table in mapping.tables
-            for pattern in table.patterns
-            if isinstance(pattern, PathPattern)
-        ])
-    access = Access(
+        source = TegaSource(where, [Place(paths.parse(where.prefix.decode()))])
+    else:
+        source = EtcdSource(where, _access(settings), [where.prefix])
+    if to.tega:
+        return Ends(source, TegaSink(where, to, settings.name, settings.interval))
+    access = _access(settings)._replace(user=settings.sink_user, password=settings.sink_password)
+    return Ends(source, EtcdSink(where, to, access, settings.name, settings.interval))
+
+
+def _access(settings: Settings) -> Access:
+    return Access(
         settings.etcd_user, settings.etcd_password,
         settings.etcd_ca, settings.etcd_cert, settings.etcd_key,
     )  # fmt: skip
-    return EtcdSource(where, access, [scope.prefix for scope in mapping.scopes])
 
 
 async def work(settings: Settings, these: Ends, report: Report) -> int:

@@ -84,10 +84,12 @@ class Sink(ABC):
     """A sink.
 
     :ivar name: its address for people, without secrets
+    :ivar forgets: whether it needs a full pass after each `open`, before it can apply changes
     :ivar prefixes: what of the source it mirrors, each with how often to pass over it, seconds
     """
 
     name: str
+    forgets: bool
     prefixes: dict[bytes, float]
 
     @abstractmethod

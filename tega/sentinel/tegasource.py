@@ -72,7 +72,7 @@ class TegaSource(Source):
         assert transaction.result is not None
         assert driver.life is not None
         head = Position(driver.life, transaction.result["seq"])
-        self.newest = max(self.newest, head.revision)
+        self.newest = head.revision
         if position not in (None, head):
             raise Compacted
         if watch is not None:
@@ -113,7 +113,9 @@ class TegaSource(Source):
             with _errors():
                 async with watch:
                     async for changes in _transactions(watch):
-                        self.newest = max(self.newest, changes[-1].seq)
+                        if self._opened().life != position.life:
+                            raise Compacted
+                        self.newest = changes[-1].seq
                         if changes[0].resync or changes[0].seq > position.revision:
                             yield _batch(replica, changes)
         finally:

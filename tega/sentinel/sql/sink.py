@@ -27,6 +27,8 @@ class SqlSink(Sink):
     :param interval: seconds between full passes over what the mapping says nothing about
     """
 
+    forgets = False
+
     def __init__(
         self, url: URL, mapping: Mapping, name: str, source: str, interval: float
     ) -> None:
