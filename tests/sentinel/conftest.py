@@ -6,6 +6,7 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from processes import Process
 from tegaserver import TegaServer
 
 _NUMBERS = itertools.count(1)
+
+#: The kinds of databases that are servers.
+SERVERS = ["mariadb", "postgresql"]
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +96,7 @@ def sqlite(tmp_path: Path) -> Database:
     return SQLite(tmp_path / "mirror.db")
 
 
-@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
+@pytest.fixture(params=["sqlite", *SERVERS])
 def database(request: pytest.FixtureRequest) -> Database:
     """Each kind of database in turn."""
     found = request.getfixturevalue(request.param)
@@ -100,7 +104,7 @@ def database(request: pytest.FixtureRequest) -> Database:
     return found
 
 
-@pytest.fixture(params=["mariadb", "postgresql"])
+@pytest.fixture(params=SERVERS)
 def server_database(request: pytest.FixtureRequest) -> Database:
     """Each kind of database that is a server."""
     found = request.getfixturevalue(request.param)
@@ -118,25 +122,48 @@ def served(tmp_path: Path) -> Iterator[TegaServer]:
     server.end()
 
 
+@pytest.fixture(
+    params=["sqlite", *[pytest.param(name, marks=pytest.mark.long) for name in SERVERS]]
+)
+def one_database(request: pytest.FixtureRequest) -> Database:
+    """Where the kind of database should not matter: SQLite, and in a long run each kind."""
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Database)
+    return found
+
+
+@contextmanager
+def mirrored(etcd: Etcd, database: Database, directory: Path) -> Iterator[Mirror]:
+    made = Mirror(etcd, database, directory)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
 @pytest.fixture
 def mirror(etcd: Etcd, database: Database, tmp_path: Path) -> Iterator[Mirror]:
     """Things, from etcd into each kind of database; nothing runs yet."""
-    made = Mirror(etcd, database, tmp_path)
-    yield made
-    made.close()
+    with mirrored(etcd, database, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def one_mirror(etcd: Etcd, one_database: Database, tmp_path: Path) -> Iterator[Mirror]:
+    """The same where the kind should not matter."""
+    with mirrored(etcd, one_database, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
 def server_mirror(etcd: Etcd, server_database: Database, tmp_path: Path) -> Iterator[Mirror]:
-    """Things, from etcd into each kind of database that is a server; nothing runs yet."""
-    made = Mirror(etcd, server_database, tmp_path)
-    yield made
-    made.close()
+    """The same with each kind of database that is a server."""
+    with mirrored(etcd, server_database, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
 def mirror_of_sqlite(etcd: Etcd, sqlite: Database, tmp_path: Path) -> Iterator[Mirror]:
-    """Things, from etcd into a SQLite file; nothing runs yet."""
-    made = Mirror(etcd, sqlite, tmp_path)
-    yield made
-    made.close()
+    """The same with a SQLite file."""
+    with mirrored(etcd, sqlite, tmp_path) as made:
+        yield made

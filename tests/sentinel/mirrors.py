@@ -51,12 +51,17 @@ class Mirror:
         try:
             until(lambda: self.found() == expected, "the table equals the source")
         except AssertionError:
-            found = self.found()
-            for name in sorted(expected[0].keys() | found[0].keys()):
-                one, other = expected[0].get(name), found[0].get(name)
-                assert one == other, self.sentinel.said[-2000:]
-            assert found[1] == expected[1], self.sentinel.said[-2000:]
-            raise
+            rows, rejected = self.found()
+            wanted, to_reject = expected
+            differ = {
+                name: (rows.get(name), wanted.get(name))
+                for name in rows.keys() | wanted.keys()
+                if rows.get(name) != wanted.get(name)
+            }
+            raise AssertionError(
+                f"found and wanted: {differ}; rejected: {rejected - to_reject}; not rejected: "
+                f"{to_reject - rejected}; said: {self.sentinel.said[-2000:]}"
+            ) from None
 
     def verify(self) -> None:
         """Let the product itself compare."""

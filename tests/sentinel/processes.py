@@ -60,6 +60,15 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def runs(pid: int) -> bool:
+    """Whether there is a process, and not only what is left of one that nobody asks about."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX"
+
+
 class Process:
     """A process that can be killed, paused and started again.
 
@@ -127,10 +136,12 @@ class Process:
     def kill(self) -> None:
         """End it at once, with all that it has started, as a crash does."""
         self.pause()  # so that nobody is born meanwhile
-        for pid in reversed(self.family()):
+        family = self.family()
+        for pid in reversed(family):
             os.kill(pid, signal.SIGKILL)
         assert self._process is not None
         self._process.wait(PATIENCE)
+        until(lambda: not any(map(runs, family)), "all its processes have ended")
         self.paused = False
 
     def pause(self) -> None:

@@ -32,7 +32,8 @@ def test_rows_come_change_and_go(mirror: Mirror) -> None:
     mirror.check()
 
 
-def test_every_step_is_printed(mirror: Mirror) -> None:
+def test_every_step_is_printed(one_mirror: Mirror) -> None:
+    mirror = one_mirror
     mirror.sentinel.start()
     mirror.etcd.put(f"{PREFIX}lab/1", thing("printed", 1))
     mirror.sentinel.says(r"(?i)insert.*printed")
@@ -81,7 +82,8 @@ def test_a_row_of_several_keys_is_of_the_newest_and_goes_with_the_last(mirror: M
     ]  # fmt: skip
 
 
-def test_a_key_that_moves_to_another_row_leaves_the_old_one(mirror: Mirror) -> None:
+def test_a_key_that_moves_to_another_row_leaves_the_old_one(one_mirror: Mirror) -> None:
+    mirror = one_mirror
     mirror.sentinel.start()
     mirror.etcd.put(f"{PREFIX}lab/1", thing("before"))
     mirror.etcd.put(f"{PREFIX}lab/2", thing("before", 7))
@@ -135,7 +137,8 @@ def test_rows_are_marked_instead_of_removed(mirror: Mirror) -> None:
     mirror.verify()
 
 
-def test_other_keys_are_nobodys_business(mirror: Mirror) -> None:
+def test_other_keys_are_nobodys_business(one_mirror: Mirror) -> None:
+    mirror = one_mirror
     mirror.prepare()
     mirror.sentinel.start()
     for key in ("/other/lab/1", "/thing", "/thingsx/lab/1", "/a", "/zz"):

@@ -181,8 +181,8 @@ def test_full_passes_mend_drift(titania: Titania) -> None:
     MariaDatabase(titania.server, "Device").run("DELETE FROM device")
     MariaDatabase(titania.server, "Pod").run("UPDATE pod SET status = 7")
     titania.becomes({"d1": {}}, {"p1": {"status": 0}})
-    titania.sentinel.says("(?i)drift.*d1")
-    titania.sentinel.says("(?i)drift.*p1")
+    titania.sentinel.says("(?i)d1.*drift")
+    titania.sentinel.says("(?i)p1.*drift")
 
 
 @pytest.mark.parametrize("variable", ["MY_ETCD_PORT", "MY_MYSQL_PORT", "DEVICE_INTERVAL"])

@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,29 @@ class TegaMirror:
         assert self.found() == self.expected()
 
 
+@contextmanager
+def mirrored(served: TegaServer, database: Database, directory: Path) -> Iterator[TegaMirror]:
+    made = TegaMirror(served, database, directory)
+    try:
+        yield made
+    finally:
+        if made.sentinel.alive:
+            made.sentinel.kill()
+    assert "Traceback" not in made.sentinel.said, made.sentinel.said[-4000:]
+
+
 @pytest.fixture
 def mirror(served: TegaServer, database: Database, tmp_path: Path) -> Iterator[TegaMirror]:
-    made = TegaMirror(served, database, tmp_path)
-    yield made
-    if made.sentinel.alive:
-        made.sentinel.kill()
-    assert "Traceback" not in made.sentinel.said, made.sentinel.said[-4000:]
+    """Things, from tega into each kind of database; nothing runs yet."""
+    with mirrored(served, database, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def one_mirror(served: TegaServer, one_database: Database, tmp_path: Path) -> Iterator[TegaMirror]:
+    """The same where the kind does not matter."""
+    with mirrored(served, one_database, tmp_path) as made:
+        yield made
 
 
 # -- from tega into tables ------------------------------------------------------------------------
@@ -110,7 +127,8 @@ def test_rows_come_change_and_go(mirror: TegaMirror) -> None:
     mirror.check()
 
 
-def test_bad_values_are_set_aside(mirror: TegaMirror) -> None:
+def test_bad_values_are_set_aside(one_mirror: TegaMirror) -> None:
+    mirror = one_mirror
     mirror.sentinel.start()
     for key, value in {
         "leaf": 5, "list": [1], "no name": {"number": 1}, "long": a_thing("x" * 65),
@@ -161,13 +179,14 @@ def test_keys_that_need_quotes(mirror: TegaMirror) -> None:
     mirror.check()
 
 
-def test_the_server_is_killed_and_the_sentinel_too(mirror: TegaMirror) -> None:
+def test_the_server_is_killed_and_the_sentinel_too(one_mirror: TegaMirror) -> None:
+    mirror = one_mirror
     dice = random.Random(5)
     mirror.served.put(("things", "lab", "0"), a_thing("t0"))
     assert mirror.sentinel.run("--once").status == 0
     mirror.database.audit("thing", "name")
     mirror.sentinel.start()
-    for number in range(1, 60):
+    for number in range(1, 61):
         mirror.served.put(("things", "lab", str(number)), a_thing(f"t{number}", number))
         if number % 3 == 0:
             mirror.served.delete(("things", "lab", str(number - 2)))
@@ -185,7 +204,7 @@ def test_the_server_is_killed_and_the_sentinel_too(mirror: TegaMirror) -> None:
     # One that came and went unseen may take no write.
     expected: dict[str, list[list[str]]] = {
         f"t{number}": [["insert"]] if number % 3 != 1 else [["insert", "delete"], []]
-        for number in range(1, 60)
+        for number in range(1, 61)
     }
     for name, ways in expected.items():
         assert done.pop(name, []) in ways, name
@@ -193,8 +212,9 @@ def test_the_server_is_killed_and_the_sentinel_too(mirror: TegaMirror) -> None:
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["running", "away"])
-def test_the_tree_is_cleared(mirror: TegaMirror, running: bool) -> None:
+def test_the_tree_is_cleared(one_mirror: TegaMirror, running: bool) -> None:
     """A new life begins, and its numbers begin again."""
+    mirror = one_mirror
     for number in range(20):
         mirror.served.put(("things", "lab", str(number)), a_thing(f"t{number}"))
     mirror.sentinel.start()
@@ -215,22 +235,25 @@ def test_the_history_of_the_server_is_too_short(tmp_path: Path, sqlite: Database
     (tmp_path / "short").mkdir()
     served = TegaServer(tmp_path / "short", "--resume", "5")
     served.start()
-    mirror = TegaMirror(served, sqlite, tmp_path)
     try:
-        mirror.sentinel.start()
-        served.put(("things", "lab", "old"), a_thing("old"))
-        mirror.settle()
-        mirror.sentinel.kill()
-        for number in range(50):
-            served.put(("things", "lab", str(number)), a_thing(f"t{number}"))
-        served.delete(("things", "lab", "old"))
-        mirror.sentinel.start()
-        mirror.check()
-        assert "old" not in mirror.found()[0]
+        with mirrored(served, sqlite, tmp_path) as mirror:
+            lists_again(mirror, served)
     finally:
-        if mirror.sentinel.alive:
-            mirror.sentinel.kill()
         served.end()
+
+
+def lists_again(mirror: TegaMirror, served: TegaServer) -> None:
+    """Whether it lists once the history is too short."""
+    mirror.sentinel.start()
+    served.put(("things", "lab", "old"), a_thing("old"))
+    mirror.settle()
+    mirror.sentinel.kill()
+    for number in range(50):
+        served.put(("things", "lab", str(number)), a_thing(f"t{number}"))
+    served.delete(("things", "lab", "old"))
+    mirror.sentinel.start()
+    mirror.check()
+    assert "old" not in mirror.found()[0]
 
 
 # -- trees into trees -----------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def row(site: str, value: bytes) -> Row:
         found = json.loads(
             value.decode(), object_pairs_hook=_once, parse_constant=_no_constant
         )
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Bad("no JSON") from None
     if not isinstance(found, dict):
         raise Bad("no object")
@@ -83,6 +83,8 @@ def row(site: str, value: bytes) -> Row:
         raise Bad("kind is too long")
     if found["number"] is not None and not -(2**63) <= found["number"] < 2**63:
         raise Bad("number does not fit")
+    if found["ratio"] is not None and abs(found["ratio"]) == float("inf"):
+        raise Bad("ratio does not fit")
     seen = found["seen"]
     if seen is not None:
         try:
