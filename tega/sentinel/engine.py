@@ -76,6 +76,9 @@ class Sentinel:
         self.position: Position | None = None
         self.passed = False
         self._up = {"source": False, "sink": False}
+        metrics.revision.set_function(self._revision)
+        metrics.newest.set_function(lambda: source.newest)
+        metrics.lag.set_function(lambda: max(source.newest - self._revision(), 0))
 
     async def run(self) -> None:
         """Keep the sink in step, until cancelled.
@@ -90,11 +93,14 @@ class Sentinel:
             await self._recover(error, Backoff(self._random))
         backoff = Backoff(self._random)
         while True:
+            begun = time.monotonic()
             try:
                 await self._source.open()
                 self._connected("source", True)
-                await self._follow(backoff)
+                await self._follow()
             except Away as error:
+                if time.monotonic() - begun > _LONGEST:
+                    backoff.reset()
                 self._connected("source", False)
                 self._metrics.retries.labels("source").inc()
                 wait = backoff.next()
@@ -102,6 +108,9 @@ class Sentinel:
                 await asyncio.sleep(wait)
             except _Anew:
                 self._report.say("going on from what the sink has now")
+
+    def _revision(self) -> int:
+        return 0 if self.position is None else self.position.revision
 
     def health(self) -> dict[str, Any]:
         """How it is: what ``/_health`` tells."""
@@ -126,7 +135,7 @@ class Sentinel:
         await self._source.open()
         await self._pass(list(self._sink.prefixes), None)
 
-    async def _follow(self, backoff: Backoff) -> None:
+    async def _follow(self) -> None:
         """Follow the source from the position on, as long as it is there."""
         everything = list(self._sink.prefixes)
         position = self.position
@@ -140,7 +149,6 @@ class Sentinel:
         else:
             resumed = True
         while True:
-            backoff.reset()
             try:
                 await self._stream(resumed)
             except Compacted:
@@ -247,8 +255,7 @@ class Sentinel:
     def _told(self, events: Sequence[Event]) -> None:
         """Report what was done."""
         self._metrics.done(events)
-        assert self.position is not None
-        self._metrics.at(self.position.revision, self._source.newest)
+        self._metrics.changed.set_to_current_time()
         self._report.events(events)
 
     def _connected(self, end: str, up: bool) -> None:

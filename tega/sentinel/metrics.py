@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,13 +43,6 @@ class Metrics:
             self.events.labels(event.kind).inc()
             if event.drift:
                 self.drift.inc()
-
-    def at(self, revision: int, newest: int) -> None:
-        """The mirror has come to a revision; the source is at another."""
-        self.revision.set(revision)
-        self.newest.set(max(newest, revision))
-        self.lag.set(max(newest - revision, 0))
-        self.changed.set(time.time())
 
 
 def serve(

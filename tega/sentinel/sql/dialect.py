@@ -16,7 +16,7 @@ from tega.sentinel.sink import SinkError
 
 #: Most seconds to connect, and to wait for the answer to a statement.
 _CONNECT: Final = 10
-_ANSWER: Final = 120
+_ANSWER: Final = 60
 
 #: Where the tables of the sentinel go on a server when no database is named.
 _OWN_SCHEMA: Final = "tega_sentinel"
@@ -149,12 +149,19 @@ def upsert(table: sa.Table, key: Sequence[str], dialect: Dialect) -> Any:
 
 
 def write(
-    connection: Connection, table: sa.Table, key: Sequence[str], rows: list[dict[str, Any]]
+    connection: Connection,
+    table: sa.Table,
+    key: Sequence[str],
+    rows: list[dict[str, Any]],
+    one_by_one: bool = False,
 ) -> None:
-    """Insert rows, or update those that are there."""
+    """Insert rows, or update those that are there.
+
+    :param one_by_one: look for each row, instead of leaving that to the database
+    """
     if not rows:
         return
-    statement = upsert(table, key, connection.dialect)
+    statement = None if one_by_one else upsert(table, key, connection.dialect)
     if statement is not None:
         connection.execute(statement, rows)
         return

@@ -15,7 +15,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
 from tega.sentinel.mapping import digest
-from tega.sentinel.sink import Again, Event, FullPass
+from tega.sentinel.sink import Again, Event, FullPass, SinkError
 from tega.sentinel.source import Batch, Entry, Position
 from tega.sentinel.sql import dialect as dialects
 from tega.sentinel.sql.database import Database
@@ -59,6 +59,8 @@ class SqlPass(FullPass):
             try:
                 work()
             except Refusal as refusal:
+                if refusal.refused.keys() <= self._database.refused.keys():
+                    raise SinkError(next(iter(refusal.refused.values()))) from None
                 self._database.refused |= refusal.refused
                 raise Again from None
             except exc.SQLAlchemyError as error:
@@ -85,7 +87,10 @@ class SqlPass(FullPass):
     def _take(self, piece: Sequence[Entry]) -> None:
         ids = [digest(entry.key) for entry in piece]
         self._seen.update(ids)
-        known = self._database.keys.known(self._opened(), ids, self._database.retries)
+        # What another mapping has made of a key says nothing.
+        known = {}
+        if self._database.position is not None:
+            known = self._database.keys.known(self._opened(), ids, self._database.retries)
         refused = self._database.refused
         self._work_out([
             entry
@@ -138,7 +143,10 @@ class SqlPass(FullPass):
                 yield target.table.id_of(row), tuple(row)
 
     def _finish(self) -> None:
-        for piece in self._database.keys.all(self._opened(), [scope.id for scope in self._scopes]):
+        scopes = None
+        if self._database.position is not None:
+            scopes = [scope.id for scope in self._scopes]
+        for piece in self._database.keys.all(self._opened(), scopes):
             self._work_out([
                 Entry(key, None, self._position.revision)
                 for id, key, _, _ in piece

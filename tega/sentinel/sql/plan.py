@@ -245,12 +245,12 @@ class Plan:
 
     def _read(self, entry: Entry) -> Held | Reject | None:
         """What a key now is; a deleted one is a reject without a reason."""
+        id = digest(entry.key)
+        if entry.value is None:
+            return Reject(id, "", entry.key, entry.revision, b"", "")
         scope = self._mapping.scope_of(entry.key)
         if scope is None:
             return None
-        id = digest(entry.key)
-        if entry.value is None:
-            return Reject(id, scope.id, entry.key, entry.revision, b"", "")
         reason = self._refused.get((entry.key, entry.revision))
         if reason is None:
             try:

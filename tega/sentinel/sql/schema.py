@@ -32,10 +32,15 @@ class Own(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A table of the mapping, as it is in the database."""
+    """A table of the mapping, as it is in the database.
+
+    :ivar contested: whether MariaDB or MySQL could take a row for another one by another unique
+        key of the table
+    """
 
     table: Table
     sql: sa.Table
+    contested: bool = False
 
     @property
     def key(self) -> tuple[sa.Column[Any], ...]:
@@ -155,9 +160,12 @@ def prepare(connection: Connection, own: Own, mapped: dict[str, Target]) -> list
             connection.execute(CreateSchema(table.schema))
             there.add(table.schema)
             made.append(f"schema {table.schema}")
-    for target in mapped.values():
+    for title, target in mapped.items():
         if inspector.has_table(target.sql.name, schema=target.sql.schema):
-            check(inspector, target)
+            others = check(inspector, target)
+            mapped[title] = target._replace(
+                contested=others and dialects.is_mysql(connection.dialect)
+            )
         else:
             target.sql.create(connection)
             made.append(f"table {target.sql.fullname}")
@@ -166,9 +174,10 @@ def prepare(connection: Connection, own: Own, mapped: dict[str, Target]) -> list
     return made
 
 
-def check(inspector: Inspector, target: Target) -> None:
+def check(inspector: Inspector, target: Target) -> bool:
     """Refuse a table that the mapping does not go with.
 
+    :returns: whether it has unique keys beside the one of the mapping
     :raises Unfit: naming table, column and what to do
     """
     name, schema = target.sql.name, target.sql.schema
@@ -185,7 +194,7 @@ def check(inspector: Inspector, target: Target) -> None:
                 f"{title}: column {column} must have a value, but the mapping gives it none: give "
                 "it a default, let it be NULL, or add it to the mapping"
             )
-    _check_key(inspector, target, title)
+    others = _check_key(inspector, target, title)
     for mapped in target.table.columns:
         found = there[mapped.name]
         problem = _problem(mapped.type, found["type"], inspector.dialect)
@@ -205,18 +214,21 @@ def check(inspector: Inspector, target: Target) -> None:
         if engine.lower() != "innodb":
             raise Unfit(f"{title} is of engine {engine}, which has no transactions: "
                         f"ALTER TABLE {target.sql.fullname} ENGINE=InnoDB")
+    return others
 
 
-def _check_key(inspector: Inspector, target: Target, title: str) -> None:
+def _check_key(inspector: Inspector, target: Target, title: str) -> bool:
     name, schema = target.sql.name, target.sql.schema
     keys = [inspector.get_pk_constraint(name, schema=schema)["constrained_columns"]]
     keys += [one["column_names"] for one in inspector.get_unique_constraints(name, schema=schema)]
     wanted = set(target.table.primary_key)
+    keys = [key for key in keys if key]
     if not any(set(key) == wanted for key in keys):
         raise Unfit(
             f"{title} has neither primary key nor unique constraint of ({', '.join(wanted)}), "
             "which the mapping has as its primary key"
         )
+    return any(set(key) != wanted for key in keys)
 
 
 #: What a column of a kind may be in a table that is there.

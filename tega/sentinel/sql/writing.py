@@ -78,7 +78,9 @@ class Writer:
         for title, target in self._targets.items():
             rows = [_filled(target, w.after) for w in writes
                     if w.table.title == title and w.after is not None]
-            dialects.write(connection, target.sql, target.table.primary_key, rows)
+            dialects.write(
+                connection, target.sql, target.table.primary_key, rows, target.contested
+            )
         for title, target in reversed(list(self._targets.items())):
             gone = [w.table.key_of(w.values) for w in writes
                     if w.table.title == title and w.after is None]
