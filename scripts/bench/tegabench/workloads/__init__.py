@@ -20,6 +20,7 @@ from tegabench.workloads import (
     restart,
     rpc,
     scale,
+    sentinel,
     sessions,
     stall,
 )
@@ -39,4 +40,5 @@ FAMILIES: Mapping[str, Callable[[Bench], Iterator[Workload]]] = {
     "subscriptions": sessions.subscriptions,
     "sessions": sessions.sessions,
     "peers": peers.peers,
+    "sentinel": sentinel.sentinel,
 }
