@@ -19,7 +19,7 @@ from tega.sentinel.sink import Again, Event, FullPass, SinkError
 from tega.sentinel.source import Batch, Entry, Position
 from tega.sentinel.sql import dialect as dialects
 from tega.sentinel.sql.database import Database
-from tega.sentinel.sql.plan import Plan, Write, chunks, winner
+from tega.sentinel.sql.plan import Plan, Write, chunks, event_of, winner
 from tega.sentinel.sql.schema import Target
 from tega.sentinel.sql.writing import Refusal, Writer
 
@@ -110,21 +110,32 @@ class SqlPass(FullPass):
         self._events += plan.events
 
     def _differing(self, plan: Plan) -> tuple[list[Write], list[Event]]:
-        """The writes and events of a plan, without rows that are in the table as they should be."""
+        """The writes and events of a plan, beside what the tables hold.
+
+        Rows that are there as they should be are left out; one that is there otherwise is no new
+        row, whoever made it.
+        """
         there: dict[str, tuple[Any, ...]] = {}
         for title, target in self._database.targets.items():
             keys = [write.table.key_of(write.values) for write in plan.writes
                     if write.table.title == title and write.after is not None]
             there |= dict(self._find(target, keys))
-        same = {
-            id(write.event)
-            for write in plan.writes
-            if write.after is not None and there.get(write.row) == _whole(write)
-        }
-        return (
-            [write for write in plan.writes if id(write.event) not in same],
-            [event for event in plan.events if id(event) not in same],
-        )
+        writes: list[Write] = []
+        told: dict[int, Event | None] = {}
+        for write in plan.writes:
+            held = there.get(write.row)
+            if write.after is None or held is None:
+                writes.append(write)
+            elif held == _whole(write):
+                told[id(write.event)] = None
+            else:
+                size = len(write.after)
+                before = None if any(held[size:]) else held[:size]
+                again = event_of(write.table, before, write.after, write.cause, False)
+                told[id(write.event)] = again
+                writes.append(write._replace(event=again))
+        events = [told.get(id(event), event) for event in plan.events]
+        return writes, [event for event in events if event is not None]
 
     def _find(
         self, target: Target, keys: list[dict[str, Any]]

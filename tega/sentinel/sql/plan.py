@@ -350,17 +350,26 @@ class Plan:
         """What is to be written of a row, and what that is to people."""
         values = after if after is not None else before
         assert values is not None
-        changed = None
-        if before is not None and after is not None:
-            names = [column.name for column in table.columns]
-            changed = {
-                name: (old, new)
-                for name, old, new in zip(names, before, after, strict=True)
-                if old != new
-            }
-        kind = "insert" if before is None else "delete" if after is None else "update"
-        event = Event(
-            kind, table.title, table.key_of(values), cause.key, cause.revision,
-            changed, drift=drift,
-        )  # fmt: skip
+        event = event_of(table, before, after, (cause.key, cause.revision), drift)
         return Write(table, id, after, values, (cause.key, cause.revision), event)
+
+def event_of(
+    table: Table,
+    before: tuple[Any, ...] | None,
+    after: tuple[Any, ...] | None,
+    cause: tuple[bytes, int],
+    drift: bool,
+) -> Event:
+    """What it is to people that a row was so and is so now."""
+    values = after if after is not None else before
+    assert values is not None
+    changed = None
+    if before is not None and after is not None:
+        names = [column.name for column in table.columns]
+        changed = {
+            name: (old, new)
+            for name, old, new in zip(names, before, after, strict=True)
+            if old != new
+        }
+    kind = "insert" if before is None else "delete" if after is None else "update"
+    return Event(kind, table.title, table.key_of(values), *cause, changed, drift=drift)
