@@ -55,6 +55,11 @@ def ends(settings: Settings, variables: Variables[str, str]) -> Ends:
     mapping: Mapping | None = None
     source, sink = settings.source, settings.sink
     url: URL | None = None
+    if sink is not None and address.is_tree(sink):
+        if settings.mapping is not None or settings.preset is not None:
+            raise Malformed("a mapping is for a SQL database: a tree is mirrored key by key")
+        if source is not None:
+            return _trees(address.parse(source), address.parse(sink), settings)
     if settings.preset is not None:
         made = preset.titania(variables)
         mapping, url = made.mapping, made.sink
@@ -70,10 +75,6 @@ def ends(settings: Settings, variables: Variables[str, str]) -> Ends:
     if sink is None and url is None:
         raise Malformed("give --sink: where to mirror it to, such as sqlite:////tmp/mirror.db")
     where = address.parse(source)
-    if sink is not None and address.is_tree(sink):
-        if settings.mapping is not None:
-            raise Malformed("a mapping is for a SQL database: a tree is mirrored key by key")
-        return _trees(where, address.parse(sink), settings)
     if sink is not None:
         url = dialects.read_url(sink, settings.sink_password)
     assert url is not None
