@@ -36,12 +36,16 @@ class Database:
     server: Process | None = None
     url: str
     quote = '"'
+    #: Where its tables are.
+    schema = "DATABASE()"
 
-    def run(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    #: What the driver raises where there is no such table, or database.
+    missing: type[Exception]
+
+    def execute(self, statement: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Run a statement in a transaction of its own, on a connection of its own.
 
-        :param statement: with ``%s`` where parameters go; without any, ``%`` stands for itself
-        :returns: the rows that it gives
+        :returns: names of columns, and rows
         """
         raise NotImplementedError
 
@@ -58,15 +62,6 @@ class Database:
         """Take no row with that value in a column from now on."""
         self.run(f"ALTER TABLE {table} ADD CONSTRAINT refused CHECK ({column} <> {value})")
 
-    def columns(self, table: str) -> list[str]:
-        """The names of a table's columns."""
-        found = self.run(
-            "SELECT column_name FROM information_schema.columns "
-            f"WHERE table_name = %s AND table_schema = {self.schema} ORDER BY ordinal_position",
-            [table],
-        )
-        return [name for (name,) in found]
-
     def tables(self) -> list[str]:
         """The names of all tables."""
         found = self.run(
@@ -74,18 +69,20 @@ class Database:
         )
         return sorted(name for (name,) in found)
 
-    schema = "DATABASE()"
-
     def rows(self, table: str) -> list[Row]:
         """All rows of a table, in no order; empty where there is no such table."""
-        columns = self.columns(table)
-        if not columns:
-            return []
-        names = ", ".join(self.name(one) for one in columns)
-        return [
-            dict(zip(columns, row, strict=True))
-            for row in self.run(f"SELECT {names} FROM {self.name(table)}")
-        ]
+        statement = f"SELECT * FROM {self.name(table)}"
+        try:
+            columns, rows = self.execute(statement)
+        except self.missing:
+            if table not in self.tables():
+                return []
+            columns, rows = self.execute(statement)  # It was made just now.
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    def run(self, statement: str) -> list[tuple[Any, ...]]:
+        """Run a statement; the rows that it gives."""
+        return self.execute(statement)[1]
 
     def name(self, name: str) -> str:
         """A name in quotes."""
@@ -113,20 +110,16 @@ class SQLite(Database):
         self.file = file
         self.url = f"sqlite:///{file}"
 
-    def run(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        if parameters:
-            statement = statement.replace("%s", "?")
+    missing = sqlite3.OperationalError
+
+    def execute(self, statement: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         connection = sqlite3.connect(self.file, timeout=20)
         try:
             with connection:
-                return connection.execute(statement, parameters).fetchall()
+                cursor = connection.execute(statement)
+                return [one[0] for one in cursor.description or ()], cursor.fetchall()
         finally:
             connection.close()
-
-    def columns(self, table: str) -> list[str]:
-        if not self.file.exists():
-            return []
-        return [name for (name,) in self.run("SELECT name FROM pragma_table_info(%s)", [table])]
 
     def tables(self) -> list[str]:
         if not self.file.exists():
@@ -229,12 +222,14 @@ class MariaDatabase(Database):
         self.database = name
         self.url = f"mysql+pymysql://sentinel:{QUOTED}@127.0.0.1:{server.port}/{name}"
 
-    def run(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    missing = pymysql.ProgrammingError
+
+    def execute(self, statement: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         connection = self.server.connect(self.database, autocommit=True, read_timeout=30)
         try:
             with connection.cursor() as cursor:
-                cursor.execute(statement, parameters or None)
-                return list(cursor.fetchall())
+                cursor.execute(statement)
+                return [one[0] for one in cursor.description or ()], list(cursor.fetchall())
         finally:
             connection.close()
 
@@ -354,10 +349,14 @@ class PostgresDatabase(Database):
         self.database = name
         self.url = f"postgresql+psycopg://sentinel:{QUOTED}@127.0.0.1:{server.port}/{name}"
 
-    def run(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    missing = psycopg.errors.UndefinedTable
+
+    def execute(self, statement: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         with self.server.connect(self.database) as connection:
-            cursor = connection.execute(statement, parameters or None)
-            return cursor.fetchall() if cursor.description else []
+            cursor = connection.execute(statement)
+            if cursor.description is None:
+                return [], []
+            return [one.name for one in cursor.description], cursor.fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[Callable[[str], None]]:

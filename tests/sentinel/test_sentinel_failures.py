@@ -213,12 +213,12 @@ def fill_anew(mirror: Mirror, more: int) -> None:
 
 def test_history_is_forgotten_while_a_long_listing_is_read(one_mirror: Mirror) -> None:
     mirror = one_mirror
-    for start in range(0, 10_000, 100):
+    for start in range(0, 5_000, 100):
         mirror.etcd.change({
             f"{PREFIX}lab/{one}": thing(f"t{one}", one) for one in range(start, start + 100)
         })  # fmt: skip
     mirror.sentinel.launch()
-    for number in range(100):
+    for number in range(60):
         mirror.etcd.put(f"{PREFIX}lab/{number}", thing(f"t{number}", -number))
         mirror.etcd.compact()
         time.sleep(0.03)

@@ -66,9 +66,9 @@ class TegaMirror:
 
     def check(self) -> None:
         self.settle()
-        assert self.sentinel.run("--verify").status == 0
         assert self.sentinel.end() == 0, self.sentinel.said[-2000:]
         assert self.found() == self.expected()
+        assert self.sentinel.run("--verify").status == 0
 
 
 @contextmanager
