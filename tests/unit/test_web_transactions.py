@@ -38,7 +38,7 @@ def test_the_end_is_the_end() -> None:
     assert transactions.end(txid, None, UNLIMITED).txid == txid
     with pytest.raises(NoSuchTransaction):
         transactions.use(txid, UNLIMITED)
-    assert transactions.end(transactions.begin("me", UNLIMITED), "key").txid == "key"
+    assert transactions.end(transactions.begin("me", UNLIMITED), "key", UNLIMITED).txid == "key"
 
 
 def test_those_left_alone_take_no_memory() -> None:
