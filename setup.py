@@ -23,6 +23,7 @@ setup(
         "msgspec>=0.19",
         "immutables>=0.21",
         "google-re2>=1.1.20240702",
+        "prometheus-client>=0.20",
     ],
     extras_require={
         "test": [
@@ -31,6 +32,7 @@ setup(
             "pytest",
             "pytest-xdist",
             "ruff",
+            "trustme",
             "types-PyYAML",
             "types-httplib2",
         ],

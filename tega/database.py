@@ -21,9 +21,10 @@ from typing import Any
 import immutables
 
 from tega.errors import Closed, OutcomeUnknown, ReadOnly, TegaError, Unavailable
-from tega.log.base import Log, Progress, Settings
+from tega.log.base import Log, Measured, Progress, Settings
 from tega.log.file import timestamp
 from tega.log.record import Logged
+from tega.metrics import Meters
 from tega.paths import Path
 from tega.store import following, staging
 from tega.store.check import check
@@ -55,10 +56,11 @@ class Pending:
 
     :ivar before: the state that it was judged by
     :ivar commit: what was made of it; None where that is nothing
+    :ivar begun: when it was judged, by the monotonic clock
     :ivar settled: whether the outcome may be told
     """
 
-    __slots__ = ("_error", "_result", "before", "commit", "settled")
+    __slots__ = ("_error", "_result", "before", "begun", "commit", "settled")
 
     def __init__(
         self,
@@ -71,6 +73,7 @@ class Pending:
         self._result = result
         self._error = error
         self.commit = commit
+        self.begun = 0.0
         self.settled = False
 
     @classmethod
@@ -112,6 +115,7 @@ class Database:
     :param resume: newest commits kept in memory for watchers that resume
     :param max_subscriptions: most subscriptions of one watcher
     :param lives: gives the identity of each life that `clear` begins
+    :param meters: takes what is counted
     :raises LogError: where the log cannot be opened or does not check
     """
 
@@ -126,10 +130,12 @@ class Database:
         resume: int = 4096,
         max_subscriptions: int = 10_000,
         lives: Callable[[], str] = new_life,
+        meters: Meters | None = None,
     ) -> None:
         self.tega_id = tega_id
         self.maxlen = maxlen
         self.max_depth = max_depth
+        self.meters = meters or Meters()
         self._clock = clock
         self._new_life = lives
         self._log = commit_log
@@ -170,6 +176,10 @@ class Database:
     def quick(self) -> bool:
         """Whether an event loop may wait for a flush: syncs have lately been fast."""
         return self._log.quick
+
+    def measure(self) -> Measured:
+        """How large the log is."""
+        return self._log.measure()
 
     def find(self, path: Path, version: int | None = None) -> Found:
         """What stands at `path`.
@@ -246,6 +256,7 @@ class Database:
         if pending.commit is None and self._staged is self._published:
             pending.settled = True
         else:
+            pending.begun = time.monotonic()
             self._batch.append(pending)
         return pending
 
@@ -314,12 +325,19 @@ class Database:
         # Only the attribute moves; whoever holds the state before keeps a whole one.
         self._published = state
         self.hub.publish(made)
+        self.meters.commits += len(made)
+        now, observe = time.monotonic(), self.meters.commit_seconds.observe
         for pending in batch:
             pending.settled = True
+            if pending.commit is not None:
+                observe(now - pending.begun)
 
     def _give_up(self, error: BaseException, batch: list[Pending]) -> None:
         """Turn read-only: drop what was staged, and tell everybody who waits."""
-        log.error("the commit log cannot be written: %s. The database is read-only now", error)
+        log.error(
+            "the commit log cannot be written: %s. The database is read-only now",
+            error, extra={"seq": self._published.seq},
+        )
         with self._stage_lock:
             self._refusal = _read_only(error)
             self._staged = self._published
@@ -376,9 +394,11 @@ class Database:
                 with self._flush_lock:
                     self._flush()
                     snapshot.install()
+                self.meters.snapshots["done"] += 1
                 self.hub.deliver()
             except OSError as error:
                 snapshot.discard()
+                self.meters.snapshots["failed"] += 1
                 if self._log.failure is not None:
                     with self._flush_lock:
                         self._give_up(self._log.failure, [])

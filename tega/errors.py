@@ -51,10 +51,12 @@ class TegaError(Exception):
 
     :param message: one sentence or two: what, where, and what to do
     :param details: JSON values that go along in the error body (``path``, ``expected``, ...)
+    :ivar limited_by: the name of the limit that it is for; most are not for one
     """
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
+    limited_by: str = ""
 
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -189,6 +191,7 @@ class TooLarge(TegaError):
 
     code = "too_large"
     status = 413
+    limited_by = "body"
 
 
 class UrlTooLong(TegaError):
@@ -196,13 +199,21 @@ class UrlTooLong(TegaError):
 
     code = "url_too_long"
     status = 414
+    limited_by = "url"
 
 
 class OverLimit(TegaError):
-    """More than a limit allows."""
+    """More than a limit allows.
+
+    :param limited_by: its name, as it is counted; empty where another server says it
+    """
 
     code = "over_limit"
     status = 429
+
+    def __init__(self, message: str, limited_by: str = "", **details: Any) -> None:
+        super().__init__(message, **details)
+        self.limited_by = limited_by
 
 
 class CallFailed(TegaError):

@@ -36,6 +36,9 @@ _SHALLOW: Final = 8
 
 _TEGA_ID = re.compile(r"[A-Za-z0-9.-][A-Za-z0-9._-]*")
 
+# Longer or other text is no name of a host.
+_HOST = re.compile(r"[^\s/@?#\[\]\\]{1,255}")
+
 
 def check_key(key: str) -> None:
     """Refuse what cannot be a key: empty, too long, reserved, or not text.
@@ -264,6 +267,21 @@ def check_tega_id(tega_id: str) -> str:
             "not starting with '_'"
         )
     return tega_id
+
+
+def check_host(host: str) -> str:
+    """Refuse what cannot be the name or address of a host.
+
+    :returns: the host
+    :raises Malformed: naming it
+    """
+    try:
+        known = bool(_HOST.fullmatch(host) and host.encode("idna"))
+    except UnicodeError:
+        known = False
+    if not known:
+        raise Malformed(f"{host[:64]!r} is not the name or address of a host")
+    return host
 
 
 def check_txid(txid: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import logging
 import os
+import resource
 import signal
-import socket
+import ssl
 import sys
 import threading
 import time
@@ -15,10 +17,9 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path as FilePath
 from random import Random
-from typing import Any, TextIO
+from typing import TextIO
 
-from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
+from tornado.http1connection import HTTP1Connection
 from tornado.netutil import bind_sockets
 
 from tega import __version__, idb
@@ -26,12 +27,17 @@ from tega.access import command
 from tega.access.keeper import Keeper
 from tega.access.rates import Rates
 from tega.database import new_life
+from tega.driver.credentials import Credentials, Tls, read_token
+from tega.driver.exchange import where
 from tega.driver.proxy import Proxy
 from tega.embedded import Database
 from tega.errors import Malformed, Refused, TegaError
 from tega.heap import Heap
+from tega.listener import Listener, Room
 from tega.log.base import Progress
 from tega.log.file import FileLog
+from tega.logformat import begin_logging
+from tega.metrics import Meters
 from tega.paths import Path, check_tega_id
 from tega.peering.aside import Aside
 from tega.peering.dialer import Dialer
@@ -41,6 +47,7 @@ from tega.peering.wire import Wire
 from tega.plugins import Plugins
 from tega.protocol import SessionAck
 from tega.settings import Settings, load
+from tega.tls import Certificates, names_of
 from tega.web.app import App
 from tega.web.calls import Calls
 from tega.web.committer import Committer
@@ -48,7 +55,10 @@ from tega.web.context import Context
 from tega.web.door import Door
 from tega.web.http import Later, Service
 from tega.web.limits import Limits
+from tega.web.pulse import Pulse
+from tega.web.refusals import Refusals
 from tega.web.sessions import Sessions
+from tega.web.traffic import Traffic
 from tega.web.transactions import Transactions
 from tega.web.websocket import WebSockets
 
@@ -66,14 +76,17 @@ LOGO = r"""
 #: Answers in flight have so long to be sent when the server ends, seconds.
 _FAREWELL = 10.0
 
-#: A connection quiet for so long is probed; one that does not answer for as long again ends, s.
-_PROBE_AFTER = 60
+#: The files with certificates are looked at so often, seconds.
+_RENEWAL = 5.0
 
 #: How often it is looked whether the files with tokens and rules have changed, seconds.
 _LOOK = 1.0
 
 #: Requests that one who has rested may make at once, where a rate is set.
 _BURST = 100.0
+
+#: Descriptors that are left for all but connections: the log, plugins, what is being accepted.
+_RESERVED = 64
 
 #: Room for a request's header lines beside its URL, bytes.
 _HEADERS = 1 << 16
@@ -117,6 +130,7 @@ def open_database(settings: Settings, out: TextIO) -> Database:
 
     :raises LogError: where its log cannot be opened or does not check
     """
+    meters = Meters()
     commit_log = FileLog(
         settings.logdir,
         settings.tegaid or tega_id_of(settings.logdir),
@@ -125,6 +139,7 @@ def open_database(settings: Settings, out: TextIO) -> Database:
         settings.sync_interval,
         settings.snapshot_size,
         settings.keep,
+        meters=meters,
     )
     return Database(
         commit_log,
@@ -134,6 +149,7 @@ def open_database(settings: Settings, out: TextIO) -> Database:
         progress=_progress_on(out) if out.isatty() else None,
         resume=settings.resume,
         max_subscriptions=settings.max_subscriptions,
+        meters=meters,
     )
 
 
@@ -156,39 +172,31 @@ def _progress_on(out: TextIO) -> Progress:
     return show
 
 
-class _Listener(HTTPServer):
-    """Tornado's server, finding dead connections by TCP's own means.
-
-    Tornado can end a connection that is idle for long, at the price of a timer for every request.
-    Keep-alive probes cost nothing, and leave alone whoever is only quiet.
-    """
-
-    def handle_stream(self, stream: IOStream, address: Any) -> None:
-        self.conn_params.header_timeout = None
-        made = stream.socket
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_AFTER // 6)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6)
-        super().handle_stream(stream, address)
-
-
 class Server:
     """A running server.
 
     :param settings: as `tega.settings.load` gives them
     :param database: open; closed when the server ends
+    :raises Malformed: naming the certificate or key that cannot be used, and why
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self.database = database
-        self._http: HTTPServer | None = None
+        self._http: Listener | None = None
         self._service: Service | None = None
         self._context: Context | None = None
+        self._pulse: Pulse | None = None
         self._random = Random()
         self._keeper = keeper_of(settings)
         self._looking: asyncio.TimerHandle | None = None
+        #: None: it listens without TLS.
+        self.certificates: Certificates | None = None
+        if settings.tls_cert is not None:
+            self.certificates = Certificates(
+                settings.tls_cert, settings.tls_key, settings.tls_client_ca
+            )
+        self._renewal: asyncio.TimerHandle | None = None
         #: Where it listens, once it does.
         self.addresses: list[tuple[str, int]] = []
 
@@ -225,6 +233,7 @@ class Server:
             Plugins(database, settings.extensions, sessions.reserve),
             peers,
             limits,
+            Refusals(database.meters),
             dialer,
         )
         self._context = context
@@ -233,25 +242,35 @@ class Server:
             raise Refused(
                 f"{self.addresses[0][0]} can be reached from other machines, and there are no "
                 "tokens: anybody could do anything. Make one with 'tega-server token add NAME "
-                f"--logdir {settings.logdir}', or say --insecure true"
+                f"--logdir {settings.logdir}', or say --insecure"
             )
         websockets = WebSockets(context, settings.max_body)
-        door = Door(self._keeper, settings.allow_origin, loopback, limits.rates)
+        door = Door(self._keeper, settings.allow_origin, loopback, limits.rates, _names_of)
         self._service = Service(
-            App(context), settings.max_body, settings.max_url, websockets.accept, door.admit
+            App(context),
+            settings.max_body,
+            settings.max_url,
+            websockets.accept,
+            door.admit,
+            Traffic(database.meters, context.refusals),
         )
         self._keeper.changed = lambda: sessions.judge_again(self._keeper.again)
         self._look_again()
         # The limits on URL and body are the service's own, so that it can answer with an error
         # where Tornado would hang up.
-        self._http = _Listener(
+        self._http = Listener(
             self._service,
+            self.certificates,
+            Room(_connections(settings), lambda: len(sessions)),
+            database.meters,
             max_header_size=2 * settings.max_url + _HEADERS,
             max_body_size=sys.maxsize,
         )
         # Before anybody can ask for what they offer.
         context.plugins.load()
         self._http.add_sockets(sockets)
+        self._renew()
+        self._pulse = Pulse(database.meters)
         if dialer is not None:
             dialer.start()
 
@@ -260,15 +279,21 @@ class Server:
         self._keeper.look()
         self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look_again)
 
+    def _renew(self) -> None:
+        """Take new certificates, now and from time to time."""
+        if self.certificates is not None:
+            self.certificates.renew()
+            self._renewal = asyncio.get_running_loop().call_later(_RENEWAL, self._renew)
+
     def _peers(self, committer: Committer, calls: Calls) -> Peers:
         settings = self._settings
 
         def call(path: Path, body: bytes, caller: str, seconds: float, came: Link | None) -> Later:
             return calls.submit(path, body, caller, seconds, came)
 
-        where = None
+        above = None
         if settings.gport is not None:
-            where = f"{settings.ghost}:{settings.gport}"
+            above = where(settings.ghost, settings.gport)
         peers = Peers(
             self.database,
             committer.enter_here,
@@ -278,7 +303,7 @@ class Server:
             config=settings.config,
             operational=settings.operational,
             patience=settings.ping_timeout,
-            where=where,
+            where=above,
         )
         committer.elsewhere = peers.writes.submit
         committer.left = peers.session_ended
@@ -302,6 +327,7 @@ class Server:
             self.database.tega_id,
             connected,
             proxy=None if settings.proxy is None else Proxy.parse(settings.proxy),
+            credentials=functools.partial(_for_global_server, settings),
             ping_interval=settings.ping_interval,
             ping_timeout=settings.ping_timeout,
             random=self._random,
@@ -312,9 +338,9 @@ class Server:
         assert self._http is not None
         assert self._service is not None
         assert self._context is not None
+        assert self._pulse is not None
         self._http.stop()
-        if self._looking is not None:
-            self._looking.cancel()
+        self._pulse.stop()
         if self._context.dialer is not None:
             await self._context.dialer.stop()
         self._context.sessions.ending = True
@@ -329,7 +355,18 @@ class Server:
         await self._http.close_all_connections()
         self._context.calls.close()
         self._context.committer.close()
+        self._context.refusals.close()
         self.database.close()
+
+
+def _for_global_server(settings: Settings) -> Credentials:
+    """What this server connects to its global one with, as the files have it now.
+
+    :raises Malformed: naming the file that cannot be used, and why
+    """
+    file = settings.gtoken_file
+    tls = Tls(settings.gca, settings.gcert, settings.gkey) if settings.gtls else None
+    return Credentials.of(None if file is None else read_token(file), tls)
 
 
 def _on_loop(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], None]:
@@ -345,14 +382,34 @@ def _on_loop(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], 
     return run
 
 
+def _names_of(connection: HTTP1Connection) -> list[str]:
+    """The names in the certificate that a client has shown, and the server has verified."""
+    made = connection.stream.socket
+    certificate = made.getpeercert() if isinstance(made, ssl.SSLSocket) else None
+    return names_of(certificate) if certificate else []
+
+
+def _connections(settings: Settings) -> int:
+    """How many connections there may be: the process must not run out of descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY or settings.max_connections <= hard - _RESERVED:
+        return int(settings.max_connections)
+    log.info("%d connections at most: the process may have %d descriptors", hard - _RESERVED, hard)
+    return max(1, hard - _RESERVED)
+
+
 def _is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
-def url_of(address: tuple[str, int]) -> str:
-    """An address as a URL."""
-    host, port = address
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def url_of(address: tuple[str, int], secure: bool) -> str:
+    """An address as a URL.
+
+    :param secure: TLS is spoken there
+    """
+    return f"{'https' if secure else 'http'}://{where(*address)}"
 
 
 async def run(settings: Settings, database: Database, out: TextIO) -> None:
@@ -378,13 +435,15 @@ async def run(settings: Settings, database: Database, out: TextIO) -> None:
     except BaseException:
         database.close()
         raise
+    if server.certificates is not None:
+        loop.add_signal_handler(signal.SIGHUP, server.certificates.renew)
     state = database.state
     out.write(
         f"tega id {database.tega_id}, commit log {settings.logdir}, "
-        f"{len(state.live_roots())} roots, {state.seq} commits\n"
+        f"{state.live_count} roots, {state.seq} commits\n"
     )
     for address in server.addresses:
-        out.write(f"ready on {url_of(address)}\n")
+        out.write(f"ready on {url_of(address, server.certificates is not None)}\n")
     out.flush()
     await ended.wait()
     await server.stop()
@@ -404,9 +463,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TegaError as error:
         print(f"tega-server: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(
-        level=settings.loglevel, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    formatter = begin_logging(settings)
     print(LOGO.format(version=__version__), flush=True)
     Heap().watch()
     try:
@@ -416,6 +473,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 1
+    formatter.tega_id = database.tega_id
     idb.use(database)
     try:
         asyncio.run(run(settings, database, sys.stdout))

@@ -17,14 +17,11 @@ import yaml
 
 from tega.driver.proxy import Proxy
 from tega.errors import Malformed
-from tega.paths import check_tega_id, dotted, parse
+from tega.paths import check_host, check_tega_id, dotted, parse
 
 #: Where a server listens, and where a global server is looked for, unless told otherwise.
 _PORT: Final = 8739
 _HOST: Final = "127.0.0.1"
-
-#: Longer or other text is no name of a host.
-_HOSTS = re.compile(r"[^\s/@?#\[\]\\]{1,255}")
 
 
 class Setting(NamedTuple):
@@ -35,6 +32,7 @@ class Setting(NamedTuple):
     :ivar many: it takes several values, of which each counts once: in a variable separated by
         colons, so that one with a colon in it can only be given as a flag or in a file, as a list
     :ivar secret: errors do not show its value
+    :ivar flag: it is true or false; on the command line it stands alone, and is true
     """
 
     name: str
@@ -45,6 +43,7 @@ class Setting(NamedTuple):
     help: str
     many: bool = False
     secret: bool = False
+    flag: bool = False
 
     @property
     def variable(self) -> str:
@@ -94,11 +93,8 @@ def _level(text: str) -> str:
     return _choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")(text.upper())
 
 
-def _host(text: str) -> str:
-    if not _HOSTS.fullmatch(text):
-        raise ValueError
-    text.encode("idna")  # A name that cannot be looked up raises UnicodeError, a ValueError.
-    return text
+def _boolean(text: str) -> bool:
+    return _choice("true", "false")(text.lower()) == "true"
 
 
 def _root(text: str) -> str:
@@ -111,12 +107,6 @@ def _root(text: str) -> str:
 def _proxy(text: str) -> str:
     Proxy.parse(text)
     return text
-
-
-def _flag(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError
-    return text.lower() == "true"
 
 
 def _origin(text: str) -> str:
@@ -147,7 +137,7 @@ TABLE: tuple[Setting, ...] = (
             "port to listen on; 0: a free one"),
     Setting("address", "a", _HOST, str, "an IP address or host name",
             "address to listen on"),
-    Setting("ghost", "H", None, _host, "an IP address or host name",
+    Setting("ghost", "H", None, check_host, "an IP address or host name",
             f"host of the global server to connect to; with --gport alone: {_HOST}"),
     Setting("gport", "P", None, _integer(1, 65535), "1 to 65535",
             f"port of the global server to connect to; with --ghost alone: {_PORT}"),
@@ -157,6 +147,23 @@ TABLE: tuple[Setting, ...] = (
             "roots led by this server, followed by the global one", many=True),
     Setting("proxy", None, None, _proxy, "http://HOST:PORT or http://USER:PASSWORD@HOST:PORT",
             "HTTP proxy to reach the global server through, by CONNECT", secret=True),
+    Setting("gtls", None, False, _boolean, "true or false",
+            "connect to the global server over TLS", flag=True),
+    Setting("gca", None, None, _path, "a PEM file",
+            "authorities that may have signed the global server's certificate; without it those "
+            "of the system. Means --gtls"),
+    Setting("gcert", None, None, _path, "a PEM file",
+            "certificate to show to the global server. Means --gtls"),
+    Setting("gkey", None, None, _path, "a PEM file",
+            "key of --gcert, where it is not in that file too"),
+    Setting("gtoken-file", None, None, _path, "a file",
+            "token for the global server; read again for each connection"),
+    Setting("tls-cert", None, None, _path, "a PEM file",
+            "certificate to show; with it the server speaks TLS, and nothing else"),
+    Setting("tls-key", None, None, _path, "a PEM file",
+            "key of --tls-cert, without a pass phrase"),
+    Setting("tls-client-ca", None, None, _path, "a PEM file",
+            "clients may show a certificate that these authorities have signed"),
     Setting("extensions", "e", (), _directory, "directories that are there",
             "directories with plugins in their plugins/*.py", many=True),
     Setting("tokens", None, None, _path, "a file",
@@ -164,14 +171,16 @@ TABLE: tuple[Setting, ...] = (
             "the log directory"),
     Setting("access", None, None, _path, "a file",
             "file with the access rules; without it access.yaml in the log directory"),
-    Setting("insecure", None, False, _flag, "true or false",
-            "listen beyond loopback without tokens, where everybody may do everything"),
+    Setting("insecure", None, False, _boolean, "true or false",
+            "listen beyond loopback without tokens, where everybody may do everything", flag=True),
     Setting("allow-origin", None, (), _origin, "origins, http://HOST:PORT, or *",
             "web pages that may use this server beside its own", many=True),
     Setting("maxlen", "l", 10, _integer(0, 1_000_000), "0 to 1000000",
             "old versions that stay readable, for each root"),
     Setting("loglevel", "L", "INFO", _level, "DEBUG, INFO, WARNING, ERROR, CRITICAL",
             "least severe messages to print"),
+    Setting("log-format", None, "text", _choice("text", "json"), "text, json",
+            "how messages are printed: lines for people, or one JSON object a line"),
     Setting("sync", None, "always", _choice("always", "interval", "never"),
             "always, interval, never",
             "when commits are synced to disk: before each answer, each interval, or never"),
@@ -195,6 +204,8 @@ TABLE: tuple[Setting, ...] = (
             "newest commits kept in memory for watchers that resume or catch up"),
     Setting("max-subscriptions", None, 10_000, _integer(1, 10_000_000), "1 to 10000000",
             "most subscriptions of one session"),
+    Setting("max-connections", None, 100_000, _integer(1, 10_000_000), "1 to 10000000",
+            "most connections; where there are more, those that wait longest for a request go"),
     Setting("max-sessions", None, 100_000, _integer(1, 10_000_000), "1 to 10000000",
             "most sessions"),
     Setting("max-requests", None, 1024, _integer(2, 1_000_000), "2 to 1000000",
@@ -240,20 +251,25 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--settings", metavar="FILE", help="YAML file with settings")
     for setting in TABLE:
         flags = [f"-{setting.short}"] if setting.short else []
+        words: dict[str, Any] = {"metavar": "VALUE", "nargs": "+" if setting.many else None}
+        if setting.flag:
+            words = {"action": "store_const", "const": "true"}
         made.add_argument(
             *flags,
             f"--{setting.name}",
-            metavar="VALUE",
-            nargs="+" if setting.many else None,
             dest=setting.name,
             help=f"{setting.help}; {setting.expects} ({setting.variable}, "
-            f"default: {_shown(setting.default)})".replace("%", "%%"),
+            f"default: {shown(setting.default) or 'none'})".replace("%", "%%"),
+            **words,
         )
     return made
 
 
-def _shown(value: Any) -> str:
-    return "none" if value in (None, ()) else str(value)
+def shown(default: Any) -> str:
+    """A default as it would be given; empty where there is none."""
+    if default in (None, ()):
+        return ""
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -272,13 +288,15 @@ def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         if flags[setting.name] is not None:
             values[setting.name] = _read(setting, flags[setting.name], f"--{setting.name}")
     _settle_global_server(values)
+    _settle_certificates(values)
     return Settings(values)
 
 
 def _settle_global_server(values: dict[str, Any]) -> None:
     """Let one half of the global server's address do, and check what is shared with it.
 
-    :raises Malformed: for roots without a global server, or with two leaders
+    :raises Malformed: for what is about a global server where there is none, and for roots with
+        two leaders
     """
     if values.get("ghost") or values.get("gport"):
         values.setdefault("ghost", _HOST)
@@ -289,12 +307,32 @@ def _settle_global_server(values: dict[str, Any]) -> None:
                 f"setting {name}: there is no global server to share {dotted(values[name][:1])} "
                 "with: give -P (--gport), and -H (--ghost) where it is on another host"
             )
+    if "gca" in values or "gcert" in values:
+        values.setdefault("gtls", True)
+    for name in ("gtls", "gtoken-file"):
+        if values.get(name) and "gport" not in values:
+            raise Malformed(f"setting {name}: there is no global server: give --gport or --ghost")
     for root in values.get("config", ()):
         if root in values.get("operational", ()):
             raise Malformed(
                 f"root {dotted((root,))} is in both config and operational: name it in config "
                 "where the global server leads it, or in operational where this one does"
             )
+
+
+def _settle_certificates(values: Mapping[str, Any]) -> None:
+    """Check that what belongs together is there.
+
+    :raises Malformed: naming what is missing
+    """
+    for name, other in (
+        ("tls-cert", "tls-key"),
+        ("tls-key", "tls-cert"),
+        ("tls-client-ca", "tls-cert"),
+        ("gkey", "gcert"),
+    ):
+        if name in values and other not in values:
+            raise Malformed(f"setting {name}: it is of no use without {other}: give --{other} too")
 
 
 def _read(setting: Setting, text: str | list[str], source: str) -> Any:

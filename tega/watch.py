@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -58,6 +58,20 @@ class Subscription(msgspec.Struct, eq=False):
     since: int
 
 
+class Census(NamedTuple):
+    """Who watches.
+
+    :ivar watchers: those with at least one subscription
+    :ivar behind: those of them who catch up
+    :ivar lag: how many sequence numbers the one furthest behind has still to be told of
+    """
+
+    watchers: int
+    subscriptions: int
+    behind: int
+    lag: int
+
+
 class Publication:
     """A message on a channel, on its way to all that subscribe to it.
 
@@ -93,6 +107,11 @@ class Watcher:
         self.live = True
         self.subscriptions: dict[tuple[str, bool], Subscription] = {}
         self.levels = {False: 0, True: 0}
+
+    @property
+    def cursor(self) -> int | None:
+        """The sequence number that it has come to, where it catches up; None where it does not."""
+        return None
 
     def notify(self, notice: Notice) -> None:
         """Here is what a commit means to it."""
@@ -208,11 +227,13 @@ class Hub:
             raise OverLimit(
                 f"{watcher.tega_id} has {self._most} subscriptions, the limit: subscribe to a "
                 "path above, or to a pattern",
+                "subscriptions",
                 limit=self._most,
             )
         if patterns >= _MAX_PATTERNS:
             raise OverLimit(
                 f"{watcher.tega_id} subscribes to {_MAX_PATTERNS} patterns, the limit",
+                "patterns",
                 limit=_MAX_PATTERNS,
             )
         most = _MAX_PATTERN_LEVELS if regex else self._most * _LEVELS_EACH
@@ -220,6 +241,7 @@ class Hub:
             raise OverLimit(
                 f"the {'patterns' if regex else 'paths'} that {watcher.tega_id} subscribes to have "
                 f"{most} levels together, the limit",
+                "levels",
                 limit=most,
             )
 
@@ -281,6 +303,15 @@ class Hub:
     def _all(self) -> list[tuple[Watcher, Subscription]]:
         with self._lock:
             return [(who, one) for who in self._watchers for one in who.subscriptions.values()]
+
+    def census(self) -> Census:
+        """How many watch, and how far those have come who are behind."""
+        with self._lock:
+            watchers = list(self._watchers)
+            cursors = [one.cursor for one in watchers]
+            lags = [self._delivered - cursor for cursor in cursors if cursor is not None]
+            subscriptions = sum([len(one.subscriptions) for one in watchers])
+            return Census(len(watchers), subscriptions, len(lags), max(lags, default=0))
 
     # -- commits --------------------------------------------------------------------------------
 

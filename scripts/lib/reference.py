@@ -8,7 +8,7 @@ from typing import Any
 
 from tega import errors
 from tega.cli.grammar import CALL, VERBS
-from tega.settings import TABLE
+from tega.settings import TABLE, shown
 from tega.web.app import COMMANDS, DOCUMENTS
 
 INTRODUCTION = """# Reference
@@ -38,8 +38,9 @@ what was wrong with which path or parameter, and what to do; further members are
 SETTINGS = """## Settings of `tega-server`
 
 A flag goes before a variable, that before the file given with `--settings` (YAML, one `name: value`
-a line), that before the default. Several values are separated by colons in a variable, and are a
-list in the file: `[a, b]`. A value with a colon in it goes into a flag or the file.
+a line), that before the default. What is true or false stands alone as a flag. Several values are
+separated by colons in a variable, and are a list in the file: `[a, b]`. A value with a colon in it
+goes into a flag or the file.
 """
 
 CLI = """## Commands of `tega-cli`
@@ -99,7 +100,7 @@ def main() -> None:
                 (
                     (f"`-{s.short}` " if s.short else "") + f"`--{s.name}`",
                     f"`{s.variable}`",
-                    "" if s.default in (None, ()) else f"`{s.default}`",
+                    f"`{shown(s.default)}`" if shown(s.default) else "",
                     s.expects,
                     s.help,
                 )

@@ -31,18 +31,14 @@ class Keeper:
 
     :param tokens: the file with tokens; it need not be there
     :param access: the file with rules; it need not be there, unless it is `named`
-    :param certificates: whether there are clients with certificates
     :raises Malformed: where a file is wrong
     """
 
-    def __init__(
-        self, tokens: Path, access: Path, named: bool = False, certificates: bool = False
-    ) -> None:
+    def __init__(self, tokens: Path, access: Path, named: bool = False) -> None:
         self.tokens = tokens
         self.access = access
         if named and not access.exists():
             raise Malformed(f"{access}: there is no such file; write it, or leave --access out")
-        self._certificates = certificates
         self._rules: str | None = None
         self._policy: Policy | None = None
         self._seen: object = self._look()
@@ -111,7 +107,7 @@ class Keeper:
         tokens = _tokens_in(self.tokens)
         access = _text_of(self.access)
         if self._policy is None:
-            if tokens is None and access is None and not self._certificates:
+            if tokens is None and access is None:
                 return None
             return self._made(tokens or {}, access)
         # Files that are gone must not open any door.

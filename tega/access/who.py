@@ -85,6 +85,15 @@ class Who:
             return False
         return self._tega_ids is None or not tega_id or not self._tega_ids.refusal(tega_id, self)
 
+    def called(self, tega_id: str) -> str:
+        """What it is called in logs.
+
+        :param tega_id: that it gives; empty for none
+        """
+        if self.unbound or not tega_id or tega_id == self.name:
+            return tega_id or self.tega_id
+        return f"{self.name} as {tega_id}"
+
     # -- where it may do what -------------------------------------------------------------------
 
     def check(self, operation: str, path: Path) -> None:

@@ -32,7 +32,6 @@ A value is YAML with the JSON schema (so also JSON), as an argument or on standa
 the options: tega-cli put a -- -x. Exit status: 0 done, 1 refused or not found, 2 bad usage, 3 no
 connection. tega db {__version__}"""
 
-_HOST = re.compile(r"[^\s/@?#\[\]\\]+")
 _SINCE = re.compile(r"[0-9]{1,18}(@[A-Za-z0-9-]+)?")
 _KEYWORD = re.compile(r"[^\W\d]\w*(?==)")
 
@@ -48,6 +47,8 @@ class Options:
     :param session: the prompt with a session
     :param regex: what to watch is a pattern
     :param since: watch from there: a sequence number, or one and a life
+    :param tls: over TLS; `ca` and `cert`, files, mean that too
+    :param token_file: has the token
     """
 
     address: str
@@ -61,6 +62,16 @@ class Options:
     session: bool = False
     regex: bool = False
     since: str | None = None
+    tls: bool = False
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    token_file: str | None = None
+
+    @property
+    def secure(self) -> bool:
+        """Whether to connect over TLS."""
+        return self.tls or self.ca is not None or self.cert is not None
 
     @property
     def verb(self) -> Verb | None:
@@ -87,7 +98,7 @@ def parse(arguments: Sequence[str]) -> Options:
         action="store_true",
         help="the prompt with a session: sub, pub, pute and what they bring",
     )
-    _add_common(parser, "127.0.0.1", 8739, None, "yaml")
+    _add_common(parser, address="127.0.0.1", port=8739, form="yaml", tls=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for verb in VERBS.values():
         if verb.where is not Where.INTERACTIVE:
@@ -98,6 +109,8 @@ def parse(arguments: Sequence[str]) -> Options:
             parse_target(PATTERN if given["regex"] else PATH, given["target"])
         except Malformed as error:
             parser.error(error.message)
+    if given["key"] and not given["cert"]:
+        parser.error("--key is for no certificate: give --cert too")
     if given["session"] and given["command"]:
         parser.error("-s is for the prompt: give no command")
     return Options(
@@ -112,6 +125,11 @@ def parse(arguments: Sequence[str]) -> Options:
         given["session"],
         given.get("regex", False),
         given.get("since"),
+        given["tls"],
+        given["ca"],
+        given["cert"],
+        given["key"],
+        given["token_file"],
     )
 
 
@@ -129,35 +147,27 @@ class _Parser(argparse.ArgumentParser):
         super().error(yamltext.printable(message))
 
 
-def _add_common(parser: argparse.ArgumentParser, *defaults: Any) -> None:
+def _add_common(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     """The options that stand before or behind the command; behind, without defaults."""
-    address, port, tega_id, form = defaults or (argparse.SUPPRESS,) * 4
-    parser.add_argument(
-        "-a",
-        dest="address",
-        metavar="ADDRESS",
-        type=_address,
-        default=address,
-        help="of the server; 127.0.0.1",
-    )
-    parser.add_argument(
-        "-p", dest="port", metavar="PORT", type=_port, default=port, help="of the server; 8739"
-    )
-    parser.add_argument(
-        "-t",
-        dest="tega_id",
-        metavar="TEGAID",
-        type=_checked(paths.check_tega_id),
-        default=tega_id,
-        help="who asks; a unique one",
-    )
-    parser.add_argument(
-        "-o",
-        dest="form",
-        choices=("yaml", "json", "raw"),
-        default=form,
-        help="how data is printed; yaml (raw: a string as it is, all else JSON)",
-    )
+
+    def add(flag: str, dest: str, help: str, **words: Any) -> None:
+        default = defaults.get(dest) if defaults else argparse.SUPPRESS
+        parser.add_argument(flag, dest=dest, help=help, default=default, **words)
+
+    add("-a", "address", "of the server; 127.0.0.1", metavar="ADDRESS",
+        type=_checked(paths.check_host))
+    add("-p", "port", "of the server; 8739", metavar="PORT", type=_port)
+    add("-t", "tega_id", "who asks; a unique one, of the token's name if there is one",
+        metavar="TEGAID", type=_checked(paths.check_tega_id))
+    add("-o", "form", "how data is printed; yaml (raw: a string as it is, all else JSON)",
+        choices=("yaml", "json", "raw"))
+    add("--tls", "tls", "connect over TLS", action="store_true")
+    add("--ca", "ca", "PEM file with the authorities that may have signed the server's "
+        "certificate; without it those of the system. Means --tls", metavar="FILE")
+    add("--cert", "cert", "PEM file with a certificate to show. Means --tls", metavar="FILE")
+    add("--key", "key", "PEM file with its key, where --cert has none", metavar="FILE")
+    add("--token-file", "token_file", "file with the token; without it the variable TEGA_TOKEN",
+        metavar="FILE")  # fmt: skip
 
 
 def _add_verb(commands: Any, verb: Verb) -> None:
@@ -278,16 +288,6 @@ def _keyword(text: str) -> tuple[str, Any]:
 def _since(text: str) -> str:
     if not _SINCE.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text[:64]!r} is not a sequence number")
-    return text
-
-
-def _address(text: str) -> str:
-    try:
-        known = bool(_HOST.fullmatch(text) and text.encode("idna"))
-    except UnicodeError:
-        known = False
-    if not known:
-        raise argparse.ArgumentTypeError(f"{text[:64]!r} is not the name or address of a host")
     return text
 
 

@@ -40,7 +40,7 @@ class Live(Subscriber):
 
     def __init__(self, tega_id: str, board: Board) -> None:
         super().__init__(tega_id, SCOPE.GLOBAL)
-        self.failure: SessionException | None = None
+        self.failure: Exception | None = None
         self._board = board
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -74,7 +74,7 @@ class Live(Subscriber):
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             asyncio.run(self._listen(driver))
-        except SessionException as error:
+        except (SessionException, OSError) as error:
             self.failure = error
         # Nobody else calls the main thread any more.
         while len(self._board) and not self._leaving.wait(_AGAIN):

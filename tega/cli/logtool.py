@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from tega.errors import Malformed
 from tega.log.base import Progress
@@ -25,6 +26,9 @@ from tega.log.show import Shown, show
 from tega.log.verify import Checked, Finding, spans, tega_ids, verify
 from tega.paths import Path as NodePath
 from tega.paths import check_tega_id, dotted, parse
+
+#: A time in ISO 8601, or its beginning, from the month on.
+_TIME = re.compile(r"\d{4}-\d\d(-\d\d(T\d\d(:\d\d(:\d\d(\.\d{1,6})?)?)?)?)?Z?")
 
 FINE, FINDINGS, USAGE, UNREADABLE = range(4)
 
@@ -62,14 +66,24 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_verify)
 
     command = _command(commands, "show", "print the commits, a line each, oldest first")
-    command.add_argument("--who", metavar="ID", help="only what this tega id committed")
+    command.add_argument(
+        "--who", metavar="ID", help="only what this tega id committed, wherever it did"
+    )
     command.add_argument(
         "--path", type=_path, metavar="PATH", help="only what touched PATH, above or below it too"
     )
+    moment = "a sequence number, or a time in UTC: 2026-11-21, 2026-11-21T05:49, ..."
     command.add_argument(
-        "--since", type=_number, metavar="SEQ", help="only from this sequence number on"
+        "--since", type=_moment, metavar="WHEN", help=f"only from then on: {moment}"
+    )
+    command.add_argument(
+        "--until", type=_moment, metavar="WHEN", help=f"only up to then, that included: {moment}"
     )
     command.add_argument("-n", type=_number, metavar="N", help="only the last N of those")
+    command.add_argument(
+        "-o", choices=("text", "json"), default="text", dest="form",
+        help="lines for people, or a JSON object a line",
+    )
     command.set_defaults(run=_show)
 
     command = _command(commands, "repair", "set aside what does not check; no server may run")
@@ -109,6 +123,18 @@ def _number(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 20):
         raise argparse.ArgumentTypeError(f"{_visible(text)!r} is no number from 0 up")
     return int(text)
+
+
+def _moment(text: str) -> int | str:
+    """A sequence number; or a time, or the beginning of one, as commits have it."""
+    if _TIME.fullmatch(text):
+        return text.removesuffix("Z")
+    try:
+        return _number(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"{_visible(text)!r} is no number from 0 up, and no time such as 2026-11-21T05:49"
+        ) from None
 
 
 def _logs(options: argparse.Namespace) -> list[str]:
@@ -158,7 +184,8 @@ def _show(options: argparse.Namespace) -> int:
     status = FINE
     logs = _logs(options)
     for tega_id in logs:
-        if len(logs) > 1:
+        as_json = options.form == "json"
+        if len(logs) > 1 and not as_json:
             _print(f"# {tega_id}")
         findings: list[Finding] = []
         # With -n nothing is printed before the end.
@@ -166,7 +193,7 @@ def _show(options: argparse.Namespace) -> int:
         shown = show(options.directory, tega_id, progress)
         commits = _wanted(_commits(shown, findings), options)
         for commit in commits if options.n is None else deque(commits, options.n):
-            _print(_line(commit))
+            _print(_object(tega_id, commit) if as_json else _line(commit))
         for finding in findings:
             _say(str(finding))
             if finding.kind != "note":
@@ -186,10 +213,20 @@ def _wanted(commits: Iterable[Shown], options: argparse.Namespace) -> Iterator[S
     for commit in commits:
         if options.who is not None and commit.tega_id != options.who:
             continue
-        if options.since is not None and (commit.seq or 0) < options.since:
+        if options.since is not None and _compare(commit, options.since) < 0:
+            continue
+        if options.until is not None and _compare(commit, options.until) > 0:
             continue
         if options.path is None or _touches(commit, options.path):
             yield commit
+
+
+def _compare(commit: Shown, moment: int | str) -> int:
+    """Below 0 where a commit was before a moment, above 0 where after; what is part of it is 0."""
+    if isinstance(moment, int):
+        return (commit.seq or 0) - moment
+    time = commit.time[: len(moment)]
+    return (time > moment) - (time < moment)
 
 
 def _touches(commit: Shown, path: NodePath) -> bool:
@@ -201,8 +238,13 @@ def _touches(commit: Shown, path: NodePath) -> bool:
 
 
 def _line(commit: Shown) -> str:
-    """Sequence number, time, who, the roots with their versions, what was done where."""
-    versions = [f"{dotted((name,))}@{version}" for name, version in commit.versions.items()]
+    """Sequence number, time, who, the roots with their versions before and after, what was done
+    where, and for what another server leads, its tega id and sequence number."""
+    versions = [
+        f"{dotted((name,))}@{version}" if before is None else
+        f"{dotted((name,))}@{before}->{version}"
+        for name, (before, version) in commit.made().items()
+    ]
     done = [f"{ope} {dotted(path)}" for ope, path in commit.changes]
     if commit.rolled_back is not None:
         root, back = commit.rolled_back
@@ -216,7 +258,33 @@ def _line(commit: Shown) -> str:
     ]
     if commit.txid is not None:
         fields.append(f"txid={commit.txid}")
+    fields += sorted({f"leader={leader}/{seq}" for _, leader, seq in commit.leaders})
     return "  ".join(fields)
+
+
+def _object(tega_id: str, commit: Shown) -> str:
+    """The same as a JSON object."""
+    told: dict[str, Any] = {
+        "log": tega_id,
+        "seq": commit.seq,
+        "time": commit.time or None,
+        "tega_id": commit.tega_id or None,
+        "txid": commit.txid,
+        "versions": {
+            dotted((name,)): {"from": before, "to": version}
+            for name, (before, version) in commit.made().items()
+        },
+        "changes": [{"ope": ope, "path": dotted(path)} for ope, path in commit.changes],
+    }
+    if commit.rolled_back is not None:
+        root, back = commit.rolled_back
+        told["rollback"] = {"root": dotted((root,)), "versions": back}
+    if commit.leaders:
+        told["leaders"] = {
+            dotted((name,)): {"tega_id": leader, "seq": seq}
+            for name, leader, seq in commit.leaders
+        }
+    return json.dumps(told)
 
 
 # -- repair -----------------------------------------------------------------------------------

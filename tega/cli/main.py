@@ -5,11 +5,16 @@ from __future__ import annotations
 import io
 import os
 import sys
-import uuid
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tega.cli import arguments
 from tega.cli.arguments import Options
+from tega.cli.yamltext import printable
+from tega.errors import Malformed
+
+if TYPE_CHECKING:
+    from tega.cli.access import Access
 
 #: Exit statuses as a shell has them for a program that SIGINT or SIGPIPE has ended.
 INTERRUPTED, BROKEN_PIPE = 130, 141
@@ -43,29 +48,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: Options) -> int:
     # Help and bad usage need not wait for what a connection needs.
     from tega.cli import oneshot
-    from tega.driver import Driver
+    from tega.cli.access import Access
 
-    tega_id = options.tega_id or f"cli-{uuid.uuid4()}"
+    try:
+        access = Access.of(options, os.environ)
+    except Malformed as error:
+        print(f"tega-cli: {printable(str(error))}", file=sys.stderr)
+        return oneshot.USAGE
     if options.command is None:
-        return _interact(options, tega_id)
-    with Driver(options.address, options.port, tega_id) as driver:
-        return oneshot.run(options, driver)
+        return _interact(options, access)
+    return oneshot.run(options, access)
 
 
-def _interact(options: Options, tega_id: str) -> int:
+def _interact(options: Options, access: Access) -> int:
     from tega.cli import session
     from tega.cli.board import Board
     from tega.cli.prompt import Prompt
-    from tega.driver import Driver
 
     board = Board()
     live = None
     if options.session:
         from tega.cli.live import Live
 
-        live = Live(tega_id, board)
-    where = options.address, options.port, tega_id
-    with Driver(*where, live) as driver, Driver(*where, timeout=_TAB_TIMEOUT) as asked:
+        live = Live(access.tega_id, board)
+    with access.driver(live) as driver, access.driver(timeout=_TAB_TIMEOUT) as asked:
         prompt = Prompt(session.Asked(asked), board)
         try:
             return 0 if session.interact(driver, prompt) else 1

@@ -11,10 +11,11 @@ from contextlib import closing
 from dataclasses import replace
 
 from tega.cli import commands, yamltext
+from tega.cli.access import Access
 from tega.cli.arguments import Options
 from tega.cli.commands import NO_DATA
+from tega.cli.grammar import Command
 from tega.cli.printing import Format, change_line, output, refusal
-from tega.driver import Driver
 from tega.driver.errors import DriverError
 from tega.errors import Malformed
 
@@ -24,7 +25,7 @@ DONE, REFUSED, USAGE, NO_CONNECTION = range(4)
 _LOOK = 0.5
 
 
-def run(options: Options, driver: Driver) -> int:
+def run(options: Options, access: Access) -> int:
     """Run the command of the program's arguments.
 
     :returns: the exit status
@@ -34,18 +35,19 @@ def run(options: Options, driver: Driver) -> int:
     assert command is not None
     assert verb is not None
     if verb.name == "watch":
-        return _watch(options, driver.tega_id)
+        return _watch(options, access)
     try:
         if verb.takes_value:
             command = replace(command, value=_value(options))
         if verb.asks and not options.yes and not _agreed(verb.name):
             return _failed("nothing was done", REFUSED)
-        if options.txid is not None:
-            driver.join(options.txid)
         if verb.name == "pub":
-            _publish(options, driver.tega_id, command.value)
+            _publish(access, command)
             return DONE
-        answer = commands.run(command, driver)
+        with access.driver() as driver:
+            if options.txid is not None:
+                driver.join(options.txid)
+            answer = commands.run(command, driver)
     except (Malformed, DriverError, OSError) as error:
         return _refused(error)
     if answer.data is not NO_DATA:
@@ -54,13 +56,13 @@ def run(options: Options, driver: Driver) -> int:
     return DONE
 
 
-def _publish(options: Options, tega_id: str, message: object) -> None:
+def _publish(access: Access, command: Command) -> None:
     from tega.cli import watching
 
-    watching.publish(options, tega_id, message)
+    watching.publish(access, command.target, command.value)
 
 
-def _watch(options: Options, tega_id: str) -> int:
+def _watch(options: Options, access: Access) -> int:
     """Print changes until Ctrl-C or SIGTERM, which are its proper end.
 
     :raises OSError: where standard output cannot be written, or nobody reads it any more
@@ -70,7 +72,7 @@ def _watch(options: Options, tega_id: str) -> int:
     form = Format(options.form)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with closing(changes(options, tega_id, _LOOK)) as found:
+        with closing(changes(options, access, _LOOK)) as found:
             while True:
                 try:
                     change = next(found)

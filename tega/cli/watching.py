@@ -12,9 +12,10 @@ from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager
 from typing import Any, Final, TypeVar
 
+from tega.cli.access import Access
 from tega.cli.arguments import Options
 from tega.cli.yamltext import printable
-from tega.driver import AsyncDriver, Change
+from tega.driver import Change
 from tega.driver.async_driver import Watch as AsyncWatch
 from tega.subscriber import SCOPE, Subscriber
 
@@ -24,17 +25,15 @@ T = TypeVar("T")
 _LEAVE: Final = 3.0
 
 
-def publish(options: Options, tega_id: str, message: Any) -> None:
+def publish(access: Access, channel: str, message: Any) -> None:
     """Send a message.
 
     :raises DriverError: where it is refused
     :raises OSError: where there is no connection
     """
-    assert options.command is not None
-    channel = options.command.target
 
     async def send() -> None:
-        async with AsyncDriver(options.address, options.port, tega_id) as driver:
+        async with access.async_driver() as driver:
             await driver.publish(channel, message)
 
     with _warnings():
@@ -42,7 +41,7 @@ def publish(options: Options, tega_id: str, message: Any) -> None:
 
 
 def changes(
-    options: Options, tega_id: str, pause: float
+    options: Options, access: Access, pause: float
 ) -> Generator[dict[str, Any] | None, None, None]:
     """Changes, for a program that may take its time over each.
 
@@ -50,7 +49,7 @@ def changes(
     :raises DriverError: where the server refuses the watch, or ends the session
     :raises OSError: where there is no connection at the beginning
     """
-    with _warnings(), _Watch(options, tega_id) as watch:
+    with _warnings(), _Watch(options, access) as watch:
         while True:
             change = watch.next(pause)
             if change is None:
@@ -63,14 +62,12 @@ def changes(
 class _Watch:
     """A watch for a thread that may block; another one keeps the session alive meanwhile."""
 
-    def __init__(self, options: Options, tega_id: str) -> None:
+    def __init__(self, options: Options, access: Access) -> None:
         assert options.command is not None
         self._path = options.command.target
         self._since = options.since
         self._regex = options.regex
-        self._driver = AsyncDriver(
-            options.address, options.port, subscriber=_Returns(tega_id)
-        )
+        self._driver = access.async_driver(_Returns(access.tega_id))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="session", daemon=True)
         self._changes: AsyncWatch | None = None

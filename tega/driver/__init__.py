@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from tega.driver.credentials import Tls
 from tega.driver.driver import Driver
 from tega.driver.errors import (
     CRUDException,
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncDriver", "CRUDException", "Change", "Driver", "Message", "SessionException",
-    "SubscriptionException", "TransactionException",
+    "SubscriptionException", "Tls", "TransactionException",
 ]  # fmt: skip
 
 

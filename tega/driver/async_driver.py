@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
-from uuid import uuid4
 
 from tega.driver import exchange, operations, values
 from tega.driver.asynchttp import AsyncHttp
 from tega.driver.background import check, checked_publication
+from tega.driver.credentials import Credentials, Endpoint, Security
 from tega.driver.ephemerals import Operation
 from tega.driver.errors import SubscriptionException, TransactionException
 from tega.driver.exchange import Exchange, Managed, Result, Transaction
@@ -57,7 +57,11 @@ class AsyncDriver(Management[Awaitable[Managed]]):
     :param timeout: most seconds to wait for a connection and for each answer; None: no limit
     :param ping_interval: a server that is silent for so long is pinged, seconds
     :param ping_timeout: one that is silent for so long is gone, seconds
-    :raises Malformed: for what cannot be a tega id
+    :param token: ``NAME.SECRET``, as ``tega-server token add NAME`` prints it. The unique tega id
+        then begins with NAME. Without TLS others may read it on the way, which is warned of
+    :param tls: True: connect over TLS, and take a certificate that an authority of this system has
+        signed for this host; a `Tls` with files, or an `ssl.SSLContext`, for anything else
+    :raises Malformed: for what cannot be a tega id or token, and files that cannot be used
     """
 
     def __init__(
@@ -70,17 +74,23 @@ class AsyncDriver(Management[Awaitable[Managed]]):
         timeout: float | None = 60.0,
         ping_interval: float = 10.0,
         ping_timeout: float = 30.0,
+        token: str | None = None,
+        tls: Security = None,
     ) -> None:
+        credentials = Credentials.of(token, tls)
         if tega_id is None:
-            tega_id = subscriber.tega_id if subscriber is not None else f"driver-{uuid4()}"
+            known = subscriber is not None
+            tega_id = subscriber.tega_id if known else credentials.new_tega_id("driver")
         self.host = host
         self.port = port
         self.tega_id = check_tega_id(tega_id)
         self.subscriber = subscriber
         self.timeout = timeout
-        self._http = AsyncHttp(host, port, timeout)
+        endpoint = Endpoint(host, port, credentials)
+        endpoint.warn()
+        self._http = AsyncHttp(endpoint, timeout)
         self._session = Session(
-            host, port, self.tega_id, timeout=timeout, subscriber=subscriber,
+            endpoint, self.tega_id, timeout=timeout, subscriber=subscriber,
             ping_interval=ping_interval, ping_timeout=ping_timeout,
         )  # fmt: skip
         self._room = Room(MAX_OPEN)

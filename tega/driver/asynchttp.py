@@ -12,6 +12,7 @@ from tornado.simple_httpclient import (
 )
 
 from tega.driver import exchange
+from tega.driver.credentials import SILENT, Endpoint
 from tega.driver.exchange import Request, Response, Unreachable
 
 #: Most bytes of an answer's body.
@@ -27,8 +28,8 @@ class AsyncHttp:
     :param timeout: most seconds to wait for a connection and for each answer; None: no limit
     """
 
-    def __init__(self, host: str, port: int, timeout: float | None) -> None:
-        self._where = exchange.where(host, port)
+    def __init__(self, endpoint: Endpoint, timeout: float | None) -> None:
+        self._endpoint = endpoint
         self._timeout = timeout or 0.0
         self._client: SimpleAsyncHTTPClient | None = None
 
@@ -45,11 +46,11 @@ class AsyncHttp:
                 return await self._send_once(request)
             except Unreachable as error:
                 if lost is None:
-                    raise error.as_os_error(self._where) from error.cause
+                    raise error.as_os_error(self._endpoint) from error.cause
             except OSError as error:
                 lost = error
         assert lost is not None
-        raise exchange.lost(request, lost, self._where) from lost
+        raise exchange.lost(request, lost, self._endpoint) from lost
 
     def close(self) -> None:
         """Give up what is under way."""
@@ -65,18 +66,21 @@ class AsyncHttp:
         try:
             answer = await self._client.fetch(
                 HTTPRequest(
-                    f"http://{self._where}{request.url}",
+                    f"{self._endpoint.url}{request.url}",
                     request.method,
-                    dict(request.headers),
+                    {**request.headers, **self._endpoint.credentials.headers},
                     b"" if request.body is None and request.method == "POST" else request.body,
                     connect_timeout=self._timeout,
                     request_timeout=self._timeout,
+                    ssl_options=self._endpoint.credentials.tls,
                     follow_redirects=False,
                     allow_nonstandard_methods=True,
                 ),
                 raise_error=False,
             )
         except HTTPTimeoutError as error:
+            if "TLS" in str(error):
+                raise Unreachable(TimeoutError(SILENT)) from error
             if "connecting" in str(error) or "queue" in str(error):
                 raise Unreachable(TimeoutError("timed out")) from error
             raise TimeoutError("timed out") from error

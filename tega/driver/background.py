@@ -12,6 +12,7 @@ from typing import Any
 
 from tega import paths
 from tega.driver import values
+from tega.driver.credentials import Endpoint
 from tega.driver.ephemerals import Operation
 from tega.driver.errors import CRUDException, DriverError, SubscriptionException
 from tega.driver.session import Session
@@ -30,11 +31,11 @@ class Background:
     """
 
     def __init__(
-        self, host: str, port: int, tega_id: str, subscriber: Any, timeout: float | None
+        self, endpoint: Endpoint, tega_id: str, subscriber: Any, timeout: float | None
     ) -> None:
         self._timeout = timeout
         self._session = Session(
-            host, port, tega_id, timeout=timeout, subscriber=subscriber, on_ready=self._turn
+            endpoint, tega_id, timeout=timeout, subscriber=subscriber, on_ready=self._turn
         )
         #: Guards what follows.
         self._changed = threading.Condition()
@@ -47,6 +48,7 @@ class Background:
         """Run the session on this event loop, until cancelled or `stop`.
 
         :raises SessionException: where the server refuses the session or ends it for good
+        :raises ssl.SSLError: where one end does not take the other's certificate, at the beginning
         """
         with self._changed:
             if self._loop is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from tega.driver import exchange, operations, values
+from tega.driver.credentials import Credentials, Endpoint, Security
 from tega.driver.ephemerals import Operation
 from tega.driver.errors import CRUDException, SubscriptionException, TransactionException
 from tega.driver.exchange import Exchange, Managed, Result, Transaction
@@ -53,7 +53,11 @@ class Driver(Management[Managed]):
     :param tega_id: who asks; a unique one by default, or that of the subscriber
     :param subscriber: the `tega.subscriber.Subscriber` that this driver speaks for
     :param timeout: most seconds to wait for a connection and for each answer; None: no limit
-    :raises Malformed: for what cannot be a tega id
+    :param token: ``NAME.SECRET``, as ``tega-server token add NAME`` prints it. The unique tega id
+        then begins with NAME. Without TLS others may read it on the way, which is warned of
+    :param tls: True: connect over TLS, and take a certificate that an authority of this system has
+        signed for this host; a `Tls` with files, or an `ssl.SSLContext`, for anything else
+    :raises Malformed: for what cannot be a tega id or token, and files that cannot be used
     """
 
     def __init__(
@@ -64,15 +68,21 @@ class Driver(Management[Managed]):
         subscriber: Any = None,
         *,
         timeout: float | None = 60.0,
+        token: str | None = None,
+        tls: Security = None,
     ) -> None:
+        credentials = Credentials.of(token, tls)
         if tega_id is None:
-            tega_id = subscriber.tega_id if subscriber is not None else f"driver-{uuid4()}"
+            known = subscriber is not None
+            tega_id = subscriber.tega_id if known else credentials.new_tega_id("driver")
         self.host = host
         self.port = port
         self.tega_id = check_tega_id(tega_id)
         self.subscriber = subscriber
         self.timeout = timeout
-        self._http = Http(host, port, timeout)
+        self._endpoint = Endpoint(host, port, credentials)
+        self._endpoint.warn()
+        self._http = Http(self._endpoint, timeout)
         self._thread = _Thread()
         self._lock = threading.Lock()
         self._background: Background | None = None
@@ -290,6 +300,7 @@ class Driver(Management[Managed]):
 
         :raises SessionException: where the server refuses the session, or another one has taken
             over its tega id
+        :raises ssl.SSLError: where, at the beginning, one end does not take the other's certificate
         """
         await self._session().run()
 
@@ -378,7 +389,7 @@ class Driver(Management[Managed]):
         with self._lock:
             if self._background is None:
                 self._background = Background(
-                    self.host, self.port, self.tega_id, self.subscriber, self.timeout
+                    self._endpoint, self.tega_id, self.subscriber, self.timeout
                 )
             return self._background
 

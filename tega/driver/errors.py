@@ -9,7 +9,8 @@
           +-- SessionException   the session as a whole: it has ended for good
 
 A server that cannot be reached, or whose answer is lost, is not a refusal: that raises Python's own
-``ConnectionError``, ``TimeoutError`` or another ``OSError``.
+``ConnectionError``, ``TimeoutError`` or another ``OSError``; where one end does not take the
+certificate of the other, ``ssl.SSLError``.
 """
 
 from __future__ import annotations
@@ -62,4 +63,8 @@ class SubscriptionException(DriverError):
 
 
 class SessionException(SubscriptionException):
-    """The session was refused, or taken over by another one with its tega id: it is over."""
+    """The session is over: it was refused, or taken over by another one with its tega id.
+
+    Refused, also when it is to connect again, is who has no token or not the right one (401), or
+    is not allowed to (403): the token will not be right by asking again.
+    """

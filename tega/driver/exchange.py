@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from tega import paths, strictjson
 from tega.driver import values
+from tega.driver.causes import cause, reworded
 from tega.driver.ephemerals import Operation
 from tega.driver.errors import CRUDException, DriverError, TransactionException
 from tega.errors import Malformed, NoSuchTransaction
@@ -105,11 +106,10 @@ class Unreachable(Exception):
         super().__init__(cause)
         self.cause = cause
 
-    def as_os_error(self, where: str) -> OSError:
+    def as_os_error(self, server: object) -> OSError:
         """The cause, in words that name the server."""
-        return type(self.cause)(
-            f"cannot connect to a tega server at {where}: {self.cause.strerror or self.cause}"
-        )
+        why = cause(self.cause)
+        return reworded(self.cause, f"cannot connect to a tega server at {server}: {why}")
 
 
 def pauses(request: Request) -> tuple[float, ...]:
@@ -117,12 +117,12 @@ def pauses(request: Request) -> tuple[float, ...]:
     return (0.0, *PAUSES) if request.retry else (0.0,)
 
 
-def lost(request: Request, error: Exception, where: str) -> OSError:
+def lost(request: Request, error: Exception, server: object) -> OSError:
     """What to raise where no try has brought an answer, and that is how the last one ended."""
     kind = TimeoutError if isinstance(error, TimeoutError) else ConnectionError
     doubt = "" if request.method == "GET" else "; it may have been done"
     path = request.url.partition("?")[0][:120]
-    return kind(f"no answer from {where} to {request.method} {path} ({error}){doubt}")
+    return kind(f"no answer from {server} to {request.method} {path} ({error}){doubt}")
 
 
 def where(host: str, port: int) -> str:

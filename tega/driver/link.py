@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from http.client import responses
 from typing import Any, Final
 
 from tega import strictjson
 from tega.driver import values
+from tega.driver.causes import cause, reworded
+from tega.driver.credentials import Endpoint
 from tega.driver.errors import SessionException
 from tega.driver.websocket import HandshakeRefused, WebSocket, within
 from tega.errors import Malformed
@@ -19,8 +20,11 @@ from tega.protocol import Connection, Error, Message, Role, Session, SessionAck
 log = logging.getLogger(__name__)
 
 #: The codes that a server closes a connection with for good: the tega id was taken over; what came
-#: was not the protocol.
-_FINAL: Final = {4001: "taken_over", 4003: "not_understood"}
+#: was not the protocol; the credential is not valid any more.
+_FINAL: Final = {4001: "taken_over", 4003: "not_understood", 4004: "unauthorized"}
+
+#: The refusals of a handshake that may have gone by the next one: too slow, too much.
+_PASSING: Final = (408, 429)
 
 
 class Refused(Exception):
@@ -34,7 +38,6 @@ class Refused(Exception):
 class Link:
     """A connection.
 
-    :param where: the server, for messages
     :param received: is called with each message once it is open; may raise `Malformed`
     :param opened: is called when it is open
     :param ponged: is called with the payload of each pong
@@ -48,14 +51,15 @@ class Link:
     def __init__(
         self,
         tega_id: str,
-        where: str,
+        endpoint: Endpoint,
         received: Callable[[Link, Message], None],
         opened: Callable[[Link, SessionAck], None],
         ponged: Callable[[bytes], None],
         lost: Callable[[Link, int | None, str], None],
     ) -> None:
         self._tega_id = tega_id
-        self._where = where
+        self._endpoint = endpoint
+        self._where = str(endpoint)
         self._received = received
         self._opened = opened
         self._ponged = ponged
@@ -67,9 +71,7 @@ class Link:
         self.down: asyncio.Future[None] = self._loop.create_future()
         self.refusal: SessionException | None = None
 
-    async def open(
-        self, host: str, port: int, timeout: float, ping_interval: float, ping_timeout: float
-    ) -> None:
+    async def open(self, timeout: float, ping_interval: float, ping_timeout: float) -> None:
         """Connect, and begin the session.
 
         :param timeout: seconds for that
@@ -78,10 +80,12 @@ class Link:
         :raises OSError: where there is no connection to be had
         :raises Refused: where the server will not have the session
         """
+        server = self._endpoint
         try:
             self.socket = await WebSocket.connect(
-                host, port, "/_pubsub", self._text, self._ponged, self._closed, timeout
-            )
+                server.host, server.port, "/_pubsub", self._text, self._ponged, self._closed,
+                timeout, credentials=server.credentials,
+            )  # fmt: skip
             try:
                 self.send(Session(self._tega_id))
                 await within(timeout, self._up)
@@ -89,25 +93,22 @@ class Link:
                 self.socket.abort()
                 raise
         except HandshakeRefused as error:
-            if error.status is not None and 400 <= error.status < 500:
-                refusal = SessionException(
-                    f"{self._where} offers no sessions",
-                    error.status,
-                    responses.get(error.status, ""),
-                )
-                raise Refused(refusal) from error
-            raise self._unreachable(error) from error
+            if error.status is None or error.status in _PASSING or error.status // 100 != 4:
+                raise self._unreachable(error) from error
+            raise Refused(self._refusal(error, error.status)) from error
         except OSError as error:
             raise self._unreachable(error) from error
         self._watch(ping_interval, ping_timeout)
 
+    def _refusal(self, error: HandshakeRefused, status: int) -> SessionException:
+        said = error.error or {"message": f"{self._where} offers no sessions"}
+        return values.refusal(SessionException, said, status, responses.get(status, ""))
+
     def _unreachable(self, error: OSError) -> OSError:
-        kind = ConnectionError if isinstance(error, HandshakeRefused) else type(error)
-        why = error.strerror or str(error)
-        if error.errno is not None and error.errno > 0:
-            # What asyncio says instead names the address once more.
-            why = os.strerror(error.errno)
-        return kind(f"cannot connect to a tega server at {self._where}: {why}")
+        text = f"cannot connect to a tega server at {self._where}: {cause(error)}"
+        if isinstance(error, HandshakeRefused):
+            return ConnectionError(text)
+        return reworded(error, text)
 
     def send(self, message: Message) -> None:
         """Send a message."""

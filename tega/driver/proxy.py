@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import re
 import socket
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from tega.driver.causes import cause
 from tega.driver.exchange import where
 from tega.errors import Malformed
 
@@ -124,13 +124,6 @@ class Proxy:
             )
         shown = "".join(each if each.isprintable() else "?" for each in status[:128])
         raise ProxyFailed(f"the proxy {self} answers {shown}{why}")
-
-
-def cause(error: OSError) -> str:
-    """Why there is no connection, without the address that asyncio's text names once more."""
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return error.strerror or str(error)
 
 
 async def reach(host: str, port: int, proxy: Proxy | None) -> socket.socket:

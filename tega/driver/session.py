@@ -16,7 +16,9 @@ from typing import Any, Final
 from uuid import uuid4
 
 from tega import strictjson
-from tega.driver import exchange, values
+from tega.driver import values
+from tega.driver.causes import is_distrust
+from tega.driver.credentials import Endpoint
 from tega.driver.ephemerals import Ephemerals, Operation
 from tega.driver.errors import CRUDException, SessionException, SubscriptionException
 from tega.driver.functions import Functions
@@ -76,8 +78,7 @@ class Session:
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        endpoint: Endpoint,
         tega_id: str,
         *,
         timeout: float | None = 60.0,
@@ -87,9 +88,8 @@ class Session:
         on_ready: Callable[[bool], None] = lambda ready: None,
     ) -> None:
         self.tega_id = tega_id
-        self._host = host
-        self._port = port
-        self._where = where = exchange.where(host, port)
+        self._endpoint = endpoint
+        self._where = where = str(endpoint)
         self._patience = min(ping_timeout, timeout or ping_timeout)
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
@@ -139,6 +139,7 @@ class Session:
         """Connect and stay connected, until cancelled or `stop`; try for ever where it must.
 
         :raises SessionException: where the server refuses the session or ends it for good
+        :raises ssl.SSLError: where one end does not take the other's certificate, at the beginning
         :raises RuntimeError: where it runs already
         """
         if self._runs:
@@ -201,10 +202,12 @@ class Session:
         """Have a connection, over and over."""
         loop = asyncio.get_running_loop()
         waits = pauses()
+        met = False
         try:
             while True:
                 if link is None:
-                    link = await self._reconnect(waits)
+                    link = await self._reconnect(waits, met)
+                met = True
                 begun = loop.time()
                 await link.down
                 if link.refusal is not None:
@@ -217,30 +220,27 @@ class Session:
             self.failure = error
             self._end(functools.partial(_again, error), error)
 
-    async def _reconnect(self, waits: Iterator[float]) -> Link:
+    async def _reconnect(self, waits: Iterator[float], met: bool) -> Link:
         shown = ""
         while True:
             await asyncio.sleep(next(waits))
             try:
                 return await self._connect()
             except OSError as error:
+                # A certificate that was good will be renewed; one that never was is a mistake.
+                if is_distrust(error) and not met:
+                    raise
                 level = logging.DEBUG if str(error) == shown else logging.WARNING
                 log.log(level, "%s; trying again", error)
                 shown = str(error)
 
     async def _connect(self) -> Link:
         link = Link(
-            self.tega_id,
-            self._where,
-            self._received,
-            self._opened,
-            self.subscriptions.ponged,
+            self.tega_id, self._endpoint, self._received, self._opened, self.subscriptions.ponged,
             self._lost,
-        )
+        )  # fmt: skip
         try:
-            await link.open(
-                self._host, self._port, self._patience, self._ping_interval, self._ping_timeout
-            )
+            await link.open(self._patience, self._ping_interval, self._ping_timeout)
         except Refused as error:
             raise error.refusal from None
         return link

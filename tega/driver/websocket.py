@@ -13,10 +13,13 @@ import os
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
+from tega import strictjson
+from tega.driver.credentials import HANDSHAKE, SILENT, Credentials
 from tega.driver.exchange import where
 from tega.driver.proxy import Proxy, reach
+from tega.errors import Malformed
 from tega.protocol.frames import (
     CLOSE,
     NORMAL,
@@ -67,11 +70,15 @@ class HandshakeRefused(ConnectionError):
     """The server answered, but not with a WebSocket.
 
     :ivar status: the HTTP status; None for what is no HTTP
+    :ivar error: what the server says of it, as in the body of a refusal; empty where it does not
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, status: int | None = None, error: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.error = error or {}
 
 
 class WebSocket(asyncio.Protocol):
@@ -127,6 +134,7 @@ class WebSocket(asyncio.Protocol):
         timeout: float | None,
         *,
         proxy: Proxy | None = None,
+        credentials: Credentials = Credentials(),  # noqa: B008 - it is frozen
         on_drained: Callable[[], None] = lambda: None,
     ) -> WebSocket:
         """Open one.
@@ -140,7 +148,7 @@ class WebSocket(asyncio.Protocol):
         """
         self = cls(on_text, on_pong, on_closed, on_drained)
         try:
-            await within(timeout, self._open(host, port, path, proxy))
+            await within(timeout, self._open(host, port, path, proxy, credentials))
             if self._lost.done():
                 raise ConnectionError("the server hung up")
         except BaseException:
@@ -151,21 +159,35 @@ class WebSocket(asyncio.Protocol):
         self._loop.call_soon(self._read, b"")
         return self
 
-    async def _open(self, host: str, port: int, path: str, proxy: Proxy | None) -> None:
-        await self._connect(host, port, proxy)
+    async def _open(
+        self, host: str, port: int, path: str, proxy: Proxy | None, credentials: Credentials
+    ) -> None:
+        await self._connect(host, port, proxy, credentials)
         assert self._transport is not None
         assert self._opening is not None
+        more = "".join([f"{name}: {value}\r\n" for name, value in credentials.headers.items()])
         self._transport.write(
             f"GET {path} HTTP/1.1\r\nHost: {where(host, port)}\r\nUpgrade: websocket\r\n"
             f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            f"Sec-WebSocket-Key: {self._key.decode()}\r\n\r\n".encode()
+            f"Sec-WebSocket-Key: {self._key.decode()}\r\n{more}\r\n".encode()
         )
         await self._opening
 
-    async def _connect(self, host: str, port: int, proxy: Proxy | None) -> None:
+    async def _connect(
+        self, host: str, port: int, proxy: Proxy | None, credentials: Credentials
+    ) -> None:
         made = await reach(host, port, proxy)
         try:
-            await self._loop.create_connection(lambda: self, sock=made)
+            if credentials.tls is None:
+                await self._loop.create_connection(lambda: self, sock=made)
+                return
+            shaking = self._loop.create_connection(
+                lambda: self, sock=made, ssl=credentials.tls, server_hostname=host
+            )
+            try:
+                await within(HANDSHAKE, shaking)
+            except TimeoutError:
+                raise TimeoutError(SILENT) from None
         except BaseException:
             made.close()
             raise
@@ -278,7 +300,8 @@ class WebSocket(asyncio.Protocol):
     def _read_answer(self, opening: asyncio.Future[None]) -> None:
         """The server's part of the handshake (RFC 6455, section 4.1)."""
         end = self._buffer.find(b"\r\n\r\n")
-        if end < 0 and len(self._buffer) < _MAX_ANSWER:
+        room = len(self._buffer) < _MAX_ANSWER
+        if end < 0 and room:
             return
         first, *lines = self._buffer[: max(end, 0)].decode("latin-1").split("\r\n")
         headers = {
@@ -289,8 +312,11 @@ class WebSocket(asyncio.Protocol):
         if not protocol.startswith("HTTP/1."):
             opening.set_exception(HandshakeRefused(f"no HTTP: {first[:64]!r}"))
         elif not rest.startswith("101"):
-            status = int(rest[:3]) if rest[:3].isdigit() else None
-            opening.set_exception(HandshakeRefused(f"no WebSocket: {rest[:64]}", status))
+            body = self._buffer[end + 4 :]
+            announced = headers.get("content-length", "")
+            if room and announced.isdigit() and len(body) < int(announced):
+                return
+            opening.set_exception(_refusal(rest, body))
         elif headers.get("sec-websocket-accept") != accept_value(self._key.decode()):
             opening.set_exception(HandshakeRefused("its answer is that of no WebSocket server"))
         else:
@@ -335,3 +361,16 @@ class WebSocket(asyncio.Protocol):
         self._leave(code)
         if self._transport is not None:
             self._transport.close()
+
+
+def _refusal(status_line: str, body: bytes | bytearray) -> HandshakeRefused:
+    """Of an answer that is no WebSocket: its status, and what a tega server says of it."""
+    status = int(status_line[:3]) if status_line[:3].isdigit() else None
+    try:
+        found = strictjson.loads(bytes(body))
+    except Malformed:
+        found = None
+    error = found.get("error") if isinstance(found, dict) else None
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return HandshakeRefused(f"no WebSocket: {status_line[:64]}", status)
+    return HandshakeRefused(f"{status_line[:64]}: {error['message']}", status, error)

@@ -45,6 +45,21 @@ class Settings(msgspec.Struct, frozen=True):
     max_depth: int = 64
 
 
+class Measured(msgspec.Struct, frozen=True):
+    """How large a log is.
+
+    :ivar segments: how many files it has
+    :ivar size: of all of them, bytes
+    :ivar snapshot_size: of the newest snapshot, bytes
+    :ivar snapshot_time: when that was made, ISO 8601 in UTC; None where there is none
+    """
+
+    segments: int = 0
+    size: int = 0
+    snapshot_size: int = 0
+    snapshot_time: str | None = None
+
+
 class Snapshot(ABC):
     """A snapshot in the making."""
 
@@ -98,6 +113,10 @@ class Log(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of everything."""
+
+    def measure(self) -> Measured:
+        """How large it is, by default for a log that takes no place."""
+        return Measured()
 
     @property
     @abstractmethod

@@ -19,9 +19,11 @@ from typing import Final, Literal, TypeAlias
 
 from tega.errors import Corrupt, LogError
 from tega.log import legacy, lock, record, segments, snapshot
-from tega.log.base import Log, Progress, Settings, Snapshot
+from tega.log.base import Log, Measured, Progress, Settings, Snapshot
 from tega.log.disk import Disk
 from tega.log.record import BadRecord, Logged
+from tega.log.syncer import Syncer
+from tega.metrics import Meters
 from tega.store.commit import Commit
 from tega.store.history import State
 
@@ -63,6 +65,7 @@ class FileLog(Log):
         seconds, or ``never`` by itself
     :param snapshot_size: bytes after which a snapshot is due; 0 for never
     :param keep: how many older segments stay beside the newest
+    :param meters: takes what is counted
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class FileLog(Log):
         snapshot_size: int = 4 << 20,
         keep: int = 2,
         disk: Disk | None = None,
+        meters: Meters | None = None,
     ) -> None:
         self.directory = directory
         self.tega_id = tega_id
@@ -83,10 +87,14 @@ class FileLog(Log):
         self._snapshot_size = snapshot_size
         self._keep = keep
         self._disk = disk or Disk()
+        self._meters = meters or Meters()
         self._lock_fd = -1
         self._fd = -1
         self._number = 0
         self._size = 0
+        # Of the newest snapshot.
+        self._snapshot_bytes = 0
+        self._snapshot_time: str | None = None
         self._due_at = 0
         self._life = ""
         self._appended = 0
@@ -97,7 +105,7 @@ class FileLog(Log):
         self._fd_lock = threading.Lock()
         # Held while segments get or lose their names, and while they are opened to be read.
         self._names_lock = threading.RLock()
-        self._syncer = _Syncer(self._sync, interval) if sync == "interval" else None
+        self._syncer = Syncer(self._sync, interval) if sync == "interval" else None
 
     # -- opening ------------------------------------------------------------------------------
 
@@ -173,7 +181,7 @@ class FileLog(Log):
                 try:
                     if state is None:
                         state = snapshot.read(logged, settings.maxlen)
-                        start = logged.end
+                        self._snapshot_time, start = logged.time, logged.end
                     else:
                         state = record.apply(state, logged, settings.maxlen)
                 except BadRecord as bad:
@@ -232,6 +240,7 @@ class FileLog(Log):
             text = record.texts(commits, self._synced, self._life)
             self._disk.write(self._fd, text)
             self._size += len(text)
+            self._meters.appended += len(text)
             self._appended = commits[-1].seq
             if self._policy == "always":
                 self._sync()
@@ -255,12 +264,14 @@ class FileLog(Log):
 
     def _sync(self) -> None:
         with self._fd_lock:
-            appended = self._appended
+            appended, started = self._appended, time.monotonic()
             try:
                 self._disk.sync(self._fd)
             except BaseException as error:
                 self._fail(error)
                 raise
+            self._meters.sync_seconds.observe(time.monotonic() - started)
+            self._meters.sync_commits.observe(appended - self._synced)
             self._synced = appended
 
     def _fail(self, error: BaseException) -> None:
@@ -274,6 +285,10 @@ class FileLog(Log):
     @property
     def quick(self) -> bool:
         return self._cost < _QUICK
+
+    def measure(self) -> Measured:
+        sizes = segments.sizes(self.directory, self.tega_id)
+        return Measured(len(sizes), sum(sizes), self._snapshot_bytes, self._snapshot_time)
 
     # -- snapshots ----------------------------------------------------------------------------
 
@@ -324,6 +339,7 @@ class FileLog(Log):
         self._fd = self._disk.open(segments.path_of(self.directory, self.tega_id, number))
         self._number = number
         self._size = os.fstat(self._fd).st_size
+        self._snapshot_bytes = snapshot_size
         # After a snapshot larger than the limit the next one is not due at once.
         self._due_at = snapshot_size + max(self._snapshot_size, snapshot_size)
 
@@ -401,12 +417,13 @@ class _FileSnapshot(Snapshot):
         self._path = segments.path_of(owner.directory, owner.tega_id, self._number)
         self._draft = self._path.with_name(self._path.name + ".new")
         self._from = owner._size
+        self._time = timestamp()
         self._size = 0
         self._fd = -1
 
     def steps(self) -> Iterator[None]:
         self._fd = self._disk.open(self._draft, create=True)
-        yield from snapshot.write(self._state, self._log.tega_id, timestamp(), self._write)
+        yield from snapshot.write(self._state, self._log.tega_id, self._time, self._write)
         self._disk.sync(self._fd)
 
     def _write(self, text: bytes) -> None:
@@ -431,6 +448,7 @@ class _FileSnapshot(Snapshot):
             with owner._names_lock:
                 self._disk.rename(self._draft, self._path)
                 owner._switch(self._number, self._size, continued)
+                owner._snapshot_time = self._time
         except BaseException as error:
             # The next start may read either segment: nothing may be added to one of them.
             owner._fail(error)
@@ -457,34 +475,3 @@ class _FileSnapshot(Snapshot):
             log.warning("cannot remove %s: %s. The next start does", self._draft, error)
         # What just failed is not tried again with every commit.
         self._log._due_at = self._log._size + self._log._snapshot_size
-
-
-class _Syncer:
-    """A thread that syncs at most once in an interval, while there is something to sync."""
-
-    def __init__(self, sync: Callable[[], None], interval: float) -> None:
-        self._sync = sync
-        self._interval = interval
-        self._work = threading.Event()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="tega-sync", daemon=True)
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Something was appended."""
-        self._work.set()
-
-    def _run(self) -> None:
-        while self._work.wait() and not self._stopped.wait(self._interval):
-            self._work.clear()
-            try:
-                self._sync()
-            except OSError:
-                log.exception("syncing the commit log failed: no further commit is taken")
-                return
-
-    def stop(self) -> None:
-        """End the thread; what is left to sync is for the caller."""
-        self._stopped.set()
-        self._work.set()
-        self._thread.join()

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from mmap import mmap
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 from zlib import crc32
 
 import msgspec
@@ -96,6 +96,22 @@ class Logged(msgspec.Struct):
         """Whether it made a version after those given of some roots."""
         made = self.extras.versions
         return any(made.get(name, -1) > version for name, version in versions.items())
+
+
+class Frame(NamedTuple):
+    """One commit as it stands in the log, its records not read.
+
+    :ivar records: how many it says that it has
+    :ivar lines: the byte offsets between which they stand, the last newline left out
+    """
+
+    seq: int
+    time: str
+    records: int
+    extras: Extras
+    lines: tuple[int, int]
+    start: int
+    end: int
 
 
 class BadRecord(Exception):
@@ -180,35 +196,60 @@ def read_one(data: Data, start: int) -> Logged:
 
     :raises BadRecord: where there is none, or it does not check
     """
+    return opened(data, frame_at(data, start))
+
+
+def frame_at(data: Data, start: int) -> Frame:
+    """The commit that begins at `start`, checked, but for what its records say.
+
+    However many these are, they take no memory.
+
+    :raises BadRecord: where there is none, or it does not check
+    """
     head = data.find(b"\n", start)
     last = data.find(b"\n@", start)
     end = data.find(b"\n", last + 1) if last >= 0 else -1
     if end < 0:
         raise BadRecord(start, start, "a commit without an end")
-    text = data[start:end]
-    if text[:2] != b"? ":
+    if data[start : start + 2] != b"? ":
         raise BadRecord(start, start, "a commit starts with '? ' and its sequence number")
-    at = last - start + 1
-    found = _TRAILER.fullmatch(text, at)
+    found = _TRAILER.fullmatch(data, last + 1, end)
     if found is None:
         raise BadRecord(start, last + 1, "malformed last line of a commit")
-    if crc32(text[:-8]) != int(found[4], 16):
-        raise BadRecord(start, start, "the checksum differs")
-    first = _HEAD.fullmatch(text, 0, head - start)
+    with memoryview(data) as view, view[start : end - 8] as text:
+        if crc32(text) != int(found[4], 16):
+            raise BadRecord(start, start, "the checksum differs")
+    first = _HEAD.fullmatch(data, start, head)
     if first is None:
         raise BadRecord(start, start, "malformed sequence number")
     try:
         extras = _extras(found[3])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRecord(start, start, str(error)) from None
+    return Frame(
+        int(first[1]), found[1].decode(), int(found[2]), extras, (head + 1, last), start, end + 1
+    )
+
+
+def opened(data: Data, frame: Frame) -> Logged:
+    """A commit with its records.
+
+    :raises BadRecord: where one does not check
+    """
+    first, last = frame.lines
+    try:
         rolled_back = None
-        lines = text[head - start + 1 : at - 1].split(b"\n") if at > head - start + 1 else []
+        lines = data[first:last].split(b"\n") if last >= first else []
         if lines and lines[0][:1] == b"-":
             rolled_back = _rolled_back(lines.pop(0))
         records = [_record(line) for line in lines]
-        if len(records) != int(found[2]):
-            raise Malformed(f"{len(records)} records, the last line says {int(found[2])}")
+        if len(records) != frame.records:
+            raise Malformed(f"{len(records)} records, the last line says {frame.records}")
     except (msgspec.DecodeError, UnicodeDecodeError, TegaError) as error:
-        raise BadRecord(start, start, str(error)) from None
-    return Logged(int(first[1]), found[1].decode(), records, extras, rolled_back, start, end + 1)
+        raise BadRecord(frame.start, frame.start, str(error)) from None
+    return Logged(
+        frame.seq, frame.time, records, frame.extras, rolled_back, frame.start, frame.end
+    )
 
 
 def _rolled_back(line: bytes) -> tuple[str, int]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 from tega.errors import Corrupt
-from tega.log.record import BadRecord, Data, Logged, read_one
+from tega.log.record import BadRecord, Data, Frame, Logged, frame_at, opened
 
 _NAME = re.compile(r"log\.(?P<id>[A-Za-z0-9.-][A-Za-z0-9._-]*)\.(?P<number>0|[1-9]\d*)")
 
@@ -36,6 +37,17 @@ def numbers(directory: Path, tega_id: str) -> list[int]:
                 f" the older segments out of {directory} if you can do without their history",
                 file=str(missing),
             )
+    return found
+
+
+def sizes(directory: Path, tega_id: str) -> list[int]:
+    """The bytes of each segment that is there, in no order."""
+    found = []
+    for name, number in _segments(directory):
+        if name == tega_id:
+            # Another thread may drop an old one meanwhile.
+            with suppress(FileNotFoundError):
+                found.append(path_of(directory, tega_id, number).stat().st_size)
     return found
 
 
@@ -82,13 +94,21 @@ def commits(data: Data, start: int = 0) -> Iterator[Logged]:
 
     :raises BadRecord: at the first place that does not check
     """
+    return (opened(data, frame) for frame in frames(data, start))
+
+
+def frames(data: Data, start: int = 0) -> Iterator[Frame]:
+    """The same, their records not read.
+
+    :raises BadRecord: at the first place that does not check
+    """
     size = len(data)
     while start < size:
         if data[start : start + 2] == CONTINUED and data.find(b"\n", start) == size - 1:
             return
-        logged = read_one(data, start)
-        yield logged
-        start = logged.end
+        frame = frame_at(data, start)
+        yield frame
+        start = frame.end
 
 
 def successor(data: Data) -> str | None:

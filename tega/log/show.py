@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tega.errors import Malformed
 from tega.log import legacy, segments
 from tega.log.base import Progress
-from tega.log.record import BadRecord, Logged
+from tega.log.record import BadRecord, Data, Frame, opened
 from tega.log.verify import (
     Finding,
     Meter,
@@ -30,7 +30,9 @@ class Shown(NamedTuple):
 
     :ivar seq: None where the oldest segments of 2017 are gone, so that nobody knows
     :ivar versions: the version made of each root
-    :ivar changes: PUT, DELETE or SS, and the path
+    :ivar changes: what was done where: PUT or DELETE of a path; SS, a root taken over whole from
+        its leader; FOLLOW or LEAD, from then on a root is led by another server, or here
+    :ivar leaders: the roots that another server leads, its tega id and its sequence number
     """
 
     seq: int | None
@@ -40,12 +42,27 @@ class Shown(NamedTuple):
     changes: list[tuple[str, NodePath]]
     txid: str | None = None
     rolled_back: tuple[str, int] | None = None
+    leaders: tuple[tuple[str, str, int], ...] = ()
+
+    def made(self) -> dict[str, tuple[int | None, int]]:
+        """Of each root the version before and the one that it made.
+
+        None where there was none, or where nobody knows: the root was taken over whole.
+        """
+        whole = {path[0] for ope, path in self.changes if ope == "SS"}
+        return {
+            name: (None if version == 0 or name in whole else version - 1, version)
+            for name, version in self.versions.items()
+        }
 
 
 def show(
     directory: Path, tega_id: str, progress: Progress | None = None
 ) -> Iterator[Shown | Finding]:
     """Every commit, oldest first and once, and in between what does not check.
+
+    Of snapshots, and of roots that were taken over whole, nothing is read but that they are there:
+    however large a log is, to show it takes little memory.
 
     :raises LogError: where there is no log
     :raises OSError: where it cannot be read
@@ -68,31 +85,43 @@ def show(
         number = segment.number
         expected: int | None = None
         try:
-            for logged in segments.commits(segment.data):
-                expected = logged.seq + 1
-                meter.count(logged.end - logged.start)
-                if logged.extras.snapshot:
-                    if life not in (None, logged.extras.life):
+            for frame in segments.frames(segment.data):
+                expected = frame.seq + 1
+                meter.count(frame.end - frame.start)
+                if frame.extras.snapshot:
+                    if life not in (None, frame.extras.life):
                         seen = 0
-                    life = logged.extras.life
-                    seen = max(seen, logged.seq)
-                elif logged.seq > seen:
-                    seen = logged.seq
-                    yield _shown(logged)
+                    life = frame.extras.life
+                    seen = max(seen, frame.seq)
+                elif frame.seq > seen:
+                    seen = frame.seq
+                    yield _shown(segment.data, frame)
         except BadRecord as bad:
             yield damage(segment, bad, expected)
     meter.show(size)
 
 
-def _shown(logged: Logged) -> Shown:
-    extras = logged.extras
-    try:
-        changes = [(change.ope, parse(change.path)) for change in logged.records]
-    except Malformed as error:
-        raise BadRecord(logged.start, logged.start, error.message) from None
+def _shown(data: Data, frame: Frame) -> Shown:
+    extras = frame.extras
+    changes: list[tuple[str, NodePath]]
+    rolled_back = None
+    if extras.adopted:
+        changes = [("SS", (name,)) for name in extras.adopted]
+    else:
+        logged = opened(data, frame)
+        rolled_back = logged.rolled_back
+        try:
+            changes = [(change.ope, parse(change.path)) for change in logged.records]
+        except Malformed as error:
+            raise BadRecord(frame.start, frame.start, error.message) from None
+    leads = extras.leads()
+    leaders = tuple([(name, lead.leader, lead.seq) for name, lead in leads if lead is not None])
+    for name, lead in leads:
+        if name not in extras.versions and name not in extras.adopted:
+            changes.append(("LEAD" if lead is None else "FOLLOW", (name,)))
     return Shown(
-        logged.seq, logged.time, extras.tega_id, extras.versions, changes, extras.txid,
-        logged.rolled_back,
+        frame.seq, frame.time, extras.tega_id, extras.versions, changes, extras.txid, rolled_back,
+        leaders,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -28,6 +29,9 @@ OF_2017: Final = Settings(max_depth=100)
 
 #: A line about progress every so many commits.
 _PROGRESS: Final = 1_000
+
+#: How often segments that go away while they are opened are looked for anew.
+_TRIES: Final = 5
 
 # The newline before it may be damaged, or in a block that never reached the disk.
 _FIRST_LINE = re.compile(rb"\? \d{1,19}\n")
@@ -98,6 +102,14 @@ def segments_of(directory: Path, tega_id: str) -> list[Segment]:
 
     :raises LogError: where there is none
     """
+    for _ in range(_TRIES):
+        # A server may drop its oldest between a look at the names and the opening.
+        with suppress(FileNotFoundError):
+            return _segments_of(directory, tega_id)
+    return _segments_of(directory, tega_id)
+
+
+def _segments_of(directory: Path, tega_id: str) -> list[Segment]:
     prefix = f"log.{tega_id}."
     names = [entry.name for entry in directory.iterdir() if entry.name.startswith(prefix)]
     suffixes = [name.removeprefix(prefix) for name in names]

@@ -10,9 +10,11 @@ from random import Random
 from typing import Any, Final, Literal, TypeAlias
 
 from tega import strictjson
+from tega.driver.causes import cause, is_distrust
+from tega.driver.credentials import Credentials, Endpoint
 from tega.driver.exchange import where
-from tega.driver.proxy import Proxy, cause
-from tega.driver.websocket import WebSocket
+from tega.driver.proxy import Proxy
+from tega.driver.websocket import HandshakeRefused, WebSocket
 from tega.errors import TegaError
 from tega.peering.wire import Receiver, Wire
 from tega.protocol import Connection, Error, Message, Role, Session, SessionAck
@@ -27,8 +29,11 @@ LONGEST_PAUSE: Final = 30.0
 GOOD: Final = 30.0
 
 #: The server closes with these where the next try will hardly end otherwise: another connection
-#: has taken over the tega id; what came was not the protocol.
-_HOPELESS: Final = (4001, 4003)
+#: has taken over the tega id; what came was not the protocol; the credential counts no more.
+_HOPELESS: Final = (4001, 4003, 4004)
+
+#: It answers the handshake with these where the token is not right, or not enough.
+_DENIED: Final = (401, 403)
 
 #: Most characters of what the other server says that are shown.
 _SHOWN: Final = 200
@@ -45,6 +50,8 @@ class Dialer:
     :param tega_id: this server's
     :param connected: is called with each connection; where it raises, that one is closed
     :param proxy: connect through this one
+    :param credentials: gives what to connect with, anew for each try; where it raises, that one
+        has failed
     :param ping_interval: a server that is silent for so long is pinged, seconds
     :param ping_timeout: one that is silent for so long is gone, seconds
     :param random: spreads the tries, so that not all locals come back at the same time
@@ -64,6 +71,7 @@ class Dialer:
         connected: Connected,
         *,
         proxy: Proxy | None,
+        credentials: Callable[[], Credentials] = Credentials,
         ping_interval: float,
         ping_timeout: float,
         random: Random,
@@ -72,9 +80,11 @@ class Dialer:
         self._loop = asyncio.get_running_loop()
         self._connected = connected
         self._random = random
-        self._open = functools.partial(
-            WebSocket.connect, host, port, "/_pubsub", timeout=timeout, proxy=proxy
-        )
+        self._host = host
+        self._port = port
+        self._proxy = proxy
+        self._credentials = credentials
+        self._timeout = timeout
         self._line = functools.partial(
             _Line, tega_id, self._greeted, timeout, ping_interval, ping_timeout
         )
@@ -120,6 +130,14 @@ class Dialer:
             self._change("waiting", line.reason)
             await self._pause(self._random.uniform(least, most))
             most = min(2 * most, LONGEST_PAUSE)
+
+    async def _open(self, **callbacks: Any) -> WebSocket:
+        endpoint = Endpoint(self._host, self._port, self._credentials())
+        endpoint.warn()
+        return await WebSocket.connect(
+            self._host, self._port, "/_pubsub", timeout=self._timeout, proxy=self._proxy,
+            credentials=endpoint.credentials, **callbacks,
+        )  # fmt: skip
 
     def _greeted(self, wire: Wire, ack: SessionAck) -> Receiver:
         self.peer = ack.tega_id
@@ -182,8 +200,14 @@ class _Line:
                 on_closed=self._closed,
                 on_drained=self._drained,
             )
+        except HandshakeRefused as error:
+            self._end(_shown(str(error)), hopeless=error.status in _DENIED)
+            return
+        except TegaError as error:
+            self._end(str(error), hopeless=True)
+            return
         except OSError as error:
-            self._end(cause(error))
+            self._end(cause(error), hopeless=is_distrust(error))
             return
         except Exception as error:
             # Such as that of a host name that cannot be one.

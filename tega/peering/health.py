@@ -31,13 +31,18 @@ def health_of(peers: Peers, dialer: Dialer | None) -> tuple[list[dict[str, Any]]
             "tega_id": dialer.peer,
         }
         if peers.up is not None:
-            up["roots"] = _roots(peers, peers.up)
+            up["roots"] = roots_over(peers, peers.up)
         else:
             up["reason"] = dialer.reason
             reasons.append(f"the global server at {dialer.address} is away: {dialer.reason}")
         told.append(up)
     told += [
-        {"role": "local", "roots": _roots(peers, link), "state": "connected", "tega_id": link.peer}
+        {
+            "role": "local",
+            "roots": roots_over(peers, link),
+            "state": "connected",
+            "tega_id": link.peer,
+        }
         for link in peers.links()
         if not link.upward
     ]
@@ -59,7 +64,7 @@ def health_of(peers: Peers, dialer: Dialer | None) -> tuple[list[dict[str, Any]]
     return told, reasons
 
 
-def _roots(peers: Peers, link: Link) -> dict[str, dict[str, Any]]:
+def roots_over(peers: Peers, link: Link) -> dict[str, dict[str, Any]]:
     """What goes over a link: who leads each root, and how many versions the follower lags."""
     found: dict[str, dict[str, Any]] = {}
     for name in link.replica.roots:

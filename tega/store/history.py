@@ -173,6 +173,11 @@ class State(msgspec.Struct, frozen=True, gc=False, eq=False):
         found = lookup(root.content, root.version, path) if root is not None else None
         return found.version if found is not None else None
 
+    @property
+    def live_count(self) -> int:
+        """How many roots have content."""
+        return sum([root.content is not ABSENT for root in self.roots.values()])
+
     def live_roots(self) -> list[Root]:
         """The roots that have content, in order of name."""
         return [

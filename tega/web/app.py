@@ -6,11 +6,11 @@ import enum
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
-from tega import strictjson
 from tega.errors import MethodNotAllowed, NoSuchCommand
 from tega.web import documents, management
+from tega.web import metrics as prometheus
 from tega.web.context import Context
-from tega.web.http import Answer, Call, Response
+from tega.web.http import Answer, Call, Response, error_response
 
 Endpoint: TypeAlias = Callable[[Context, Call], Answer]
 
@@ -63,9 +63,11 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "_global": Command(Needs.MONITOR, management.global_channels, _GET),
     "_health": Command(Needs.NOTHING, management.health, _GET),
     "_ids": Command(Needs.MONITOR, management.ids, _GET),
+    "_metrics": Command(Needs.MONITOR, prometheus.metrics, _GET),
     "_old": Command(Needs.RIGHTS, management.old, _GET),
     "_plugins": Command(Needs.MONITOR, management.plugins, _GET),
     "_release": Command(Needs.MANAGE, management.release, _POST),
+    "_ready": Command(Needs.NOTHING, management.ready, _GET),
     "_reload": Command(Needs.MANAGE, management.reload, ("GET", "POST")),
     "_rollback": Command(Needs.RIGHTS, management.rollback, _POST),
     "_roots": Command(Needs.RIGHTS, management.roots, _GET),
@@ -128,4 +130,4 @@ def _not_allowed(call: Call, methods: Iterable[str]) -> Response:
         f"{call.method[:32]} is not offered at {call.path[:128]}; these are: {allowed}",
         allow=sorted(methods),
     )
-    return Response(strictjson.dumps(error.body()), error.status, {"Allow": allowed})
+    return error_response(error, headers={"Allow": allowed})

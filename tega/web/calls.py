@@ -16,6 +16,7 @@ from tega.errors import (
     BY_CODE,
     CallFailed,
     CallTimeout,
+    Internal,
     Malformed,
     NoSuchFunction,
     OverLimit,
@@ -52,6 +53,7 @@ class Calls:
         self._functions = functions
         self._sessions = sessions
         self._timeout = timeout
+        self._meters = database.meters
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tega-call")
@@ -78,6 +80,21 @@ class Calls:
         """
         if seconds is None:
             seconds = self._timeout
+        begun = self._loop.time()
+        try:
+            answer = self._called(path, body, caller, seconds, came)
+        except TegaError as error:
+            self._meters.calls[error.code] += 1
+            raise
+        answer.then(lambda answer: self._count(answer, begun))
+        return answer
+
+    def _count(self, answer: Later, begun: float) -> None:
+        error = answer.error
+        self._meters.calls["done" if error is None else outcome_of(error)] += 1
+        self._meters.call_seconds.observe(self._loop.time() - begun)
+
+    def _called(self, path: Path, body: bytes, caller: str, seconds: float, came: Any) -> Later:
         given = rpc.read_arguments(body)
         try:
             return self._here(path, given, body, caller, seconds)
@@ -128,7 +145,9 @@ class Calls:
 
     def _run(self, func: Func, given: Arguments, what: str, seconds: float) -> Later:
         if len(self._running) >= _THREADS and not inspect.iscoroutinefunction(func.func):
-            raise OverLimit(f"{_THREADS} functions of this server are running, the limit")
+            raise OverLimit(
+                f"{_THREADS} functions of this server are running, the limit", "functions"
+            )
         args, kwargs = given.args or [], given.kwargs or {}
         if func.args or func.kwargs:
             args, kwargs = [], {}
@@ -167,6 +186,11 @@ class Calls:
         for running in self._running:
             running.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def outcome_of(error: Exception) -> str:
+    """The code of an error."""
+    return error.code if isinstance(error, TegaError) else Internal.code
 
 
 def _settle(ran: asyncio.Future[Any], answer: Later, what: str) -> None:

@@ -13,6 +13,7 @@ from tega.web.calls import Calls
 from tega.web.committer import Committer
 from tega.web.http import Call, Later
 from tega.web.limits import Limits
+from tega.web.refusals import Refusals
 from tega.web.sessions import Sessions
 from tega.web.transactions import Transactions
 
@@ -32,6 +33,7 @@ class Context(msgspec.Struct, frozen=True, eq=False):
     plugins: Plugins
     peers: Peers
     limits: Limits
+    refusals: Refusals
     dialer: Dialer | None = None
 
 

@@ -81,7 +81,7 @@ class Door:
         if late:
             raise OverLimit(
                 f"more than {self._rates.rate:g} requests a second: try again in {late:.1f} s",
-                setting="max-rate",
+                "rate",
                 seconds=round(late, 3),
             )
 

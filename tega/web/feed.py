@@ -45,6 +45,7 @@ class Feed(Watcher):
         self.database = database
         self.outbox = outbox
         self._hub = database.hub
+        self._meters = database.meters
         self._loop = asyncio.get_running_loop()
         self._cursor = 0
         self._scheduled = False
@@ -74,7 +75,10 @@ class Feed(Watcher):
 
     def notify(self, notice: Notice) -> None:
         if self._full():
-            log.info("%s falls behind at number %d", self.tega_id, notice.seq)
+            log.info(
+                "%s falls behind at number %d", self.tega_id, notice.seq, extra={"seq": notice.seq}
+            )
+            self._meters.behind += 1
             self._leave_off(notice.seq - 1)
             self.say(
                 "behind",
@@ -92,6 +96,7 @@ class Feed(Watcher):
         return self.outbox.backlog > self.limits.backlog
 
     def _send(self, notice: Notice) -> None:
+        self._meters.notices += 1
         if notice.frame is None:
             whole = _bounded(notice.chunks())
             # One that is too long to be kept for all is made anew for each, piece by piece.
@@ -111,9 +116,14 @@ class Feed(Watcher):
             channel, tega_id = wire(publication.channel), publication.tega_id
             head = f"MESSAGE {channel} {tega_id}\n".encode()
             publication.frame = frame(head + publication.body)
+        self._meters.publications += 1
         self.outbox.send(publication.frame)
 
     # -- catching up ----------------------------------------------------------------------------
+
+    @property
+    def cursor(self) -> int | None:
+        return None if self.live else self._cursor
 
     def _leave_off(self, upto: int | None = None) -> None:
         """Be live no more, but catch up.

@@ -28,6 +28,7 @@ from tornado.iostream import StreamClosedError
 from tega import strictjson
 from tega.access.who import UNLIMITED, Who
 from tega.errors import Internal, Malformed, TegaError, TooLarge, Unauthorized, UrlTooLong
+from tega.web.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
@@ -49,31 +50,35 @@ class Response(msgspec.Struct, frozen=True):
     """An answer.
 
     :ivar body: the whole body, or its pieces, to be sent as they come
+    :ivar refusal: what it tells of, where that is one
     """
 
     body: bytes | Iterator[bytes]
     status: int = 200
     headers: dict[str, str] = {}
     content_type: str = "application/json"
+    refusal: TegaError | None = None
 
 
 class Later:
     """An answer that is still to come.
 
     Where a future would wait for another turn of the event loop, this calls back at once.
+
+    :ivar error: what `result` raises, once it is known that it does
     """
 
-    __slots__ = ("_callbacks", "_error", "_value", "done")
+    __slots__ = ("_callbacks", "_value", "done", "error")
 
     def __init__(self) -> None:
         self.done = False
         self._value: Answer = None
-        self._error: Exception | None = None
+        self.error: Exception | None = None
         self._callbacks: list[Callable[[Later], None]] = []
 
     def resolve(self, value: Answer = None, error: Exception | None = None) -> None:
         """Here it is: a value, or what is to be raised."""
-        self.done, self._value, self._error = True, value, error
+        self.done, self._value, self.error = True, value, error
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback(self)
@@ -87,8 +92,8 @@ class Later:
 
     def result(self) -> Answer:
         """The value, or the error raised."""
-        if self._error is not None:
-            raise self._error.with_traceback(None)
+        if self.error is not None:
+            raise self.error.with_traceback(None)
         return self._value
 
     def __await__(self) -> Generator[Any, None, Answer]:
@@ -204,7 +209,9 @@ def error_response(
     error: TegaError, status: int | None = None, headers: dict[str, str] | None = None
 ) -> Response:
     """The answer that a refusal gets."""
-    return Response(strictjson.dumps(error.body()), status or error.status, headers or {})
+    return Response(
+        strictjson.dumps(error.body()), status or error.status, headers or {}, refusal=error
+    )
 
 
 class Service(httputil.HTTPServerConnectionDelegate):
@@ -216,6 +223,7 @@ class Service(httputil.HTTPServerConnectionDelegate):
     :param upgrade: takes a request that asks to go on as a WebSocket: method, headers, connection,
         and who asks
     :param admit: tells who asks, by headers and connection, or refuses the request
+    :param traffic: is told of each answer
     """
 
     def __init__(
@@ -225,12 +233,14 @@ class Service(httputil.HTTPServerConnectionDelegate):
         max_url: int,
         upgrade: Callable[[str, httputil.HTTPHeaders, HTTP1Connection, Who], None],
         admit: Callable[[httputil.HTTPHeaders, HTTP1Connection], Who],
+        traffic: Traffic,
     ) -> None:
         self.admit = admit
         self.handler = handler
         self.max_body = max_body
         self.max_url = max_url
         self.upgrade = upgrade
+        self.traffic = traffic
         self._active = 0
         self._tasks: set[asyncio.Task[Answer]] = set()
         self._idle = asyncio.Event()
@@ -294,6 +304,7 @@ class _Exchange(httputil.HTTPMessageDelegate):
         self._chunks: list[bytes] = []
         self._size = 0
         self._who = UNLIMITED
+        self._begun = 0.0
 
     # -- the request --------------------------------------------------------------------------
 
@@ -323,7 +334,8 @@ class _Exchange(httputil.HTTPMessageDelegate):
     def finish(self) -> None:
         assert self._start is not None
         assert self._headers is not None
-        self._service.begin()
+        self.asked = True
+        self._begin()
         uri = self._start.path
         if self._size > self._service.max_body:
             self._refuse(self._too_large())
@@ -340,6 +352,7 @@ class _Exchange(httputil.HTTPMessageDelegate):
             self._who = who = self._service.admit(self._headers, self._connection)
             if uri.rstrip("/") == _WEBSOCKET:
                 self._service.upgrade(self._start.method, self._headers, self._connection, who)
+                self._service.traffic.answered(self._start, 101, self._begun)
                 self._service.end()
                 return
             call = Call(self._start.method, uri, self._headers, b"".join(self._chunks), who)
@@ -353,6 +366,10 @@ class _Exchange(httputil.HTTPMessageDelegate):
             self._service.spawn(answer).add_done_callback(self._answer_later)
         else:
             self._answer(answer)
+
+    def _begin(self) -> None:
+        self._begun = time.monotonic()
+        self._service.begin()
 
     def _too_large(self) -> TooLarge:
         limit = self._service.max_body
@@ -371,7 +388,7 @@ class _Exchange(httputil.HTTPMessageDelegate):
 
     def _refuse_early(self, error: TegaError) -> None:
         """Refuse a request whose body is not read to its end: the connection cannot go on."""
-        self._service.begin()
+        self._begin()
         self._answer(error_response(error, headers={"Connection": "close"}))
 
     def _refuse(self, error: Exception) -> None:
@@ -397,11 +414,16 @@ class _Exchange(httputil.HTTPMessageDelegate):
                 if rest is not None:
                     if self._start.version != "HTTP/1.0":
                         self._service.spawn(self._stream(response, body, rest))
+                        self._service.traffic.answered(self._start, response.status, self._begun)
                         return
                     body += b"".join(rest)
         except Exception as error:
             self._refuse(error)
             return
+        traffic = self._service.traffic
+        traffic.answered(self._start, response.status, self._begun)
+        if response.refusal is not None:
+            traffic.refused(self._start, response.refusal, self._connection, self._who)
         written = self._write_whole(response, body)
         self._connection.finish()
         # A client that reads slowly has its answer only when the last byte is on the way.

@@ -247,6 +247,20 @@ def _no_root(name: str) -> NotFound:
     return NotFound(f"no root {dotted((name,))}", path=dotted((name,)))
 
 
+def ready(context: Context, call: Call) -> Answer:
+    """Whether to send clients here: 200, or 503 with the reason.
+
+    A server that listens has read its log and loaded its plugins. A global server that is away does
+    not matter: reads, and writes of what is led here, go on.
+    """
+    call.allow("tega_id")
+    if context.sessions.ending:
+        raise Unavailable("the server ends: it finishes what it has begun")
+    if context.database.refusal is not None:
+        raise context.database.refusal
+    return {"status": "ready", "tega_id": context.database.tega_id}
+
+
 def health(context: Context, call: Call) -> Answer:
     """Whether the database takes commits, and why it does not.
 
@@ -261,7 +275,7 @@ def health(context: Context, call: Call) -> Answer:
             "tega_id": database.tega_id,
             "life": state.life,
             "seq": state.seq,
-            "roots": len(state.live_roots()),
+            "roots": state.live_count,
         }
     if refusal is not None:
         if call.who.monitor:

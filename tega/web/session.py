@@ -13,13 +13,11 @@ from tega.access.rules import CALL, PUBLISH, READ, SUBSCRIBE
 from tega.access.who import UNLIMITED, Who
 from tega.database import Pending
 from tega.errors import (
-    CallTimeout,
     Internal,
     Malformed,
     NoPeer,
     NotUnderstood,
     OverLimit,
-    OwnerGone,
     TegaError,
 )
 from tega.paths import parse
@@ -45,7 +43,8 @@ from tega.protocol.frames import frame
 from tega.store import commit as commits
 from tega.subscriber import SCOPE
 from tega.watch import Publication
-from tega.web import batch, calls
+from tega.web import batch
+from tega.web.asked import Asked
 from tega.web.context import Context
 from tega.web.feed import Feed
 from tega.web.http import Later
@@ -93,8 +92,7 @@ class ServerSession(Feed):
         self._connection = Connection(Role.SERVER)
         self.scope = "local"
         self.heard = self._loop.time()
-        self._calls: dict[int, tuple[Later, float]] = {}
-        self._last_call = 0
+        self._asked = Asked(self.send, lambda number: self._connection.give_up(number))
         self._unanswered = 0
         self._room: Future[None] | None = None
         # So long it is read no further, for it asks too often.
@@ -122,6 +120,7 @@ class ServerSession(Feed):
         message: Message | None = None
         try:
             message = self._connection.receive(text)
+            self._meters.messages[message.command] += 1
             if self.link is not None:
                 self._from_peer(message)
                 return
@@ -166,15 +165,22 @@ class ServerSession(Feed):
             return
         if isinstance(message, Subscribe):
             # So that the client knows which of its subscriptions it has not.
-            self.refuse(error, path=message.path, regex_flag=message.regex)
+            self.refuse(error, message.command, path=message.path, regex_flag=message.regex)
         else:
-            self.refuse(error)
+            self.refuse(error, "a message" if message is None else message.command)
 
-    def refuse(self, error: TegaError, **known: Any) -> None:
+    def note_refusal(self, error: TegaError, what: str) -> None:
+        """Something that it sent is refused."""
+        who = self.who.called(self.tega_id)
+        self._context.refusals.refused(error, who, self.address, what)
+
+    def refuse(self, error: TegaError, what: str, **known: Any) -> None:
         """Tell what is wrong with something that has no answer.
 
+        :param what: it was
         :param known: details that the client has given itself
         """
+        self.note_refusal(error, what)
         body = self.who.told(error).body()["error"] | known
         self.say(body.pop("code"), **body)
 
@@ -204,7 +210,7 @@ class ServerSession(Feed):
             try:
                 self._enter(message)
             except TegaError as error:
-                self.refuse(error)
+                self.refuse(error, message.command)
             for text in held:
                 self.receive(text)
             return
@@ -249,21 +255,25 @@ class ServerSession(Feed):
         request = batch.read_changes(
             message.body, self.tega_id, self.database.max_depth, self.who
         )
-        self._commit(request)
+        self._commit(request, message.command)
 
     def _roll_back(self, message: Rollback) -> None:
         self.who.check_write((message.root,))
-        self._commit(commits.Rollback(message.root, message.backto, self.tega_id))
+        self._commit(
+            commits.Rollback(message.root, message.backto, self.tega_id), message.command
+        )
 
-    def _commit(self, request: commits.Request) -> None:
+    def _commit(self, request: commits.Request, what: str) -> None:
         """Commit what has no answer, unless it is refused."""
+        begun = self.heard
 
         def settled(pending: Pending) -> None:
             self._unanswered -= 1
+            self._took(what, begun)
             try:
                 pending.result()
             except TegaError as error:
-                self.refuse(error)
+                self.refuse(error, what)
             self._make_room()
 
         self._unanswered += 1
@@ -286,10 +296,11 @@ class ServerSession(Feed):
             self.link = self._context.peers.accepted(PeerWire(self), self.tega_id, self.who)
             self._from_peer(message)
         elif message.type == "RPC":
+            begun = self.heard
             path = parse(message.path)
             self.who.check(CALL, path)
             call = self._context.calls.submit(path, message.body, self.tega_id)
-            call.then(lambda answer: self._answer_call(message, answer))
+            call.then(lambda answer: self._answer_call(message, answer, begun))
         else:
             raise NoPeer(
                 f"{message.type} is for servers among themselves, which have the scope global"
@@ -307,7 +318,7 @@ class ServerSession(Feed):
             self.close(NOT_OURS, error.message[:100])
 
     def send(self, message: Message) -> None:
-        """Send a message to another server."""
+        """Send a message."""
         if not self.over:
             self.outbox.send(frame(self._connection.send(message).encode()))
 
@@ -315,8 +326,10 @@ class ServerSession(Feed):
         request, reads = batch.read(
             message.body, self.tega_id, self.database.max_depth, self.who
         )
+        begun = self.heard
 
         def settled(pending: Pending) -> None:
+            self._took("TX", begun)
             try:
                 result = pending.result()
             except TegaError as error:
@@ -329,7 +342,15 @@ class ServerSession(Feed):
 
         self._context.committer.enter(request, settled)
 
-    def _answer_call(self, message: Request, answer: Later) -> None:
+    def _took(self, what: str, begun: float) -> None:
+        """Something is done.
+
+        :param begun: when what it came with was read
+        """
+        self._meters.session_seconds[what].observe(self._loop.time() - begun)
+
+    def _answer_call(self, message: Request, answer: Later, begun: float) -> None:
+        self._took("RPC", begun)
         try:
             body = answer.result()
         except TegaError as error:
@@ -352,6 +373,7 @@ class ServerSession(Feed):
         self._make_room()
 
     def _answer_error(self, message: Request, error: TegaError) -> None:
+        self.note_refusal(error, f"{message.type} {message.path}")
         self._connection.answered(message.seq_no)
         body = strictjson.dumps(self.who.told(error).body()["error"])
         self.outbox.send(frame(_head(message, " ERROR") + body))
@@ -382,44 +404,25 @@ class ServerSession(Feed):
         :raises OverLimit: where too many calls are open
         """
         most = self.limits.open_requests
-        if len(self._calls) >= most:
+        if len(self._asked) >= most:
             raise OverLimit(
-                f"{self.tega_id} has {most} calls open, the limit: try again later",
-                setting="max-requests",
+                f"{self.tega_id} has {most} calls open, the limit: try again later", "calls"
             )
         if self.outbox.backlog > self.limits.backlog:
-            raise OverLimit(f"{self.tega_id} does not take the calls that it has: try again later")
-        self._last_call += 1
-        request = Request(self._last_call, "RPC", caller, path, body)
-        answer = Later()
-        self._calls[self._last_call] = answer, self._loop.time() + timeout
-        self.outbox.send(frame(self._connection.send(request).encode()))
-        return answer
+            raise OverLimit(
+                f"{self.tega_id} does not take the calls that it has: try again later", "backlog"
+            )
+        return self._asked.ask(path, body, caller, timeout)
 
     def _response(self, message: Response) -> None:
-        answer, _ = self._calls.pop(message.seq_no)
-        try:
-            value = strictjson.loads(message.body)
-        except Malformed as error:
-            answer.resolve(error=calls.failed(self.tega_id, f"its answer is {error}"))
-            raise
-        if message.error:
-            answer.resolve(error=calls.error_of(self.tega_id, value))
-        else:
-            answer.resolve(message.body)
+        self._asked.answered(self.tega_id, message)
 
     def look(self, now: float) -> None:
         """Give up the calls that take too long."""
         if self._room is not None and not self._room.done() and not self.outbox.busy:
             # It is not read, so it may well have something to say.
             self.heard = now
-        overdue = [number for number, (_, until) in self._calls.items() if now > until]
-        for number in overdue:
-            answer, _ = self._calls.pop(number)
-            self._connection.give_up(number)
-            answer.resolve(
-                error=CallTimeout(f"{self.tega_id} did not answer in time: it may still be at it")
-            )
+        self._asked.look(self.tega_id, now)
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -454,14 +457,7 @@ class ServerSession(Feed):
         self._hub.unsubscribe_all(self)
         if self.link is not None:
             self.link.closed("the connection is over")
-        gone, self._calls = self._calls, {}
-        for answer, _ in gone.values():
-            answer.resolve(
-                error=OwnerGone(
-                    f"{self.tega_id} went away in the middle of the call: it may have been done",
-                    owner=self.tega_id,
-                )
-            )
+        self._asked.gone(self.tega_id)
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
         if self._context.sessions.remove(self) and not self._context.sessions.ending:

@@ -81,12 +81,34 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._all)
 
+    @property
+    def entered(self) -> int:
+        """How many have a tega id."""
+        return len(self._by_id)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that all clients have still to take."""
+        return sum([session.outbox.backlog for session in self._all])
+
     def reserve(self, tega_ids: set[str]) -> None:
         """No session can have these tega ids, which are plugins', nor the server's own."""
         self._reserved = {self.database.tega_id, *tega_ids}
         for tega_id in tega_ids & self._by_id.keys():
             log.warning("session %s had the tega id of a plugin: it ends", tega_id)
             self._by_id.pop(tega_id).taken_over()
+
+    def check_room(self) -> None:
+        """Refuse one more.
+
+        :raises OverLimit: where there are too many
+        """
+        if len(self._all) >= self._most:
+            raise OverLimit(
+                f"this server has {self._most} sessions, the limit: try again later",
+                "sessions",
+                limit=self._most,
+            )
 
     def add(self, session: Client) -> None:
         """A connection has come; it has no tega id yet."""
@@ -96,16 +118,10 @@ class Sessions:
         """A session gives its tega id. One that has it already is ended; its nodes stay.
 
         :raises Refused: where no session can have that id
-        :raises OverLimit: where there are too many
         """
         if tega_id in self._reserved:
             raise Refused(f"{tega_id!r} is the server's own id or a plugin's: choose another")
         before = self._by_id.get(tega_id)
-        if before is None and len(self._by_id) >= self._most:
-            raise OverLimit(
-                f"this server has {self._most} sessions, the limit: try again later",
-                setting="max-sessions",
-            )
         self._by_id[tega_id] = session
         self.database.join(tega_id)
         if before is not None:

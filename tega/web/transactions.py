@@ -40,6 +40,10 @@ class Transactions:
         # In order of their last use.
         self._open: OrderedDict[str, Open] = OrderedDict()
 
+    def __len__(self) -> int:
+        self._expire()
+        return len(self._open)
+
     def begin(self, tega_id: str, who: Who) -> str:
         """Open one.
 
@@ -51,6 +55,7 @@ class Transactions:
             raise OverLimit(
                 f"{self._most} transactions are open, the limit: commit or cancel some, or try "
                 "again later",
+                "transactions",
                 limit=self._most,
             )
         txid = uuid.uuid4().hex

@@ -14,12 +14,13 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from tega.access.policy import digest_in
 from tega.access.who import Who
-from tega.errors import Malformed
+from tega.errors import Malformed, TooLarge
 from tega.protocol.frames import (
     CLOSE,
     NORMAL,
     PING,
     TEXT,
+    TOO_BIG,
     Reader,
     Violation,
     accept_value,
@@ -68,10 +69,12 @@ class WebSockets:
 
         :raises Malformed: where it does not
         :raises Unauthorized: where whoever asks could do nothing with it
+        :raises OverLimit: where there are too many
         """
         key = _checked_key(method, headers)
         if who.helpless:
             raise who.refused("have a session")
+        self._context.sessions.check_room()
         answer = HTTPHeaders(
             {
                 "Upgrade": "websocket",
@@ -194,6 +197,8 @@ class _Connection:
                 await asyncio.sleep(0)
         except Violation as error:
             log.info("session %s is cut: %s", session.tega_id, error.reason)
+            if error.code == TOO_BIG:
+                session.note_refusal(TooLarge(error.reason), "a message")
             session.close(error.code, error.reason)
             # Closed with something unread, the connection would be reset, and the code lost.
             while True:

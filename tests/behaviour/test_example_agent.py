@@ -1,4 +1,4 @@
-"""The example agent does what it says, and vanishes cleanly."""
+"""The example agents do what they say, and vanish cleanly."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import build_go
 from service import ROOT, Service
 from test_plugins import until
 
@@ -22,11 +23,18 @@ def service(tmp_path: Path) -> Iterator[Service]:
     assert made.end()[0] == 0
 
 
-def test_an_agent(service: Service) -> None:
+@pytest.fixture(params=["python", "go"])
+def command(request: pytest.FixtureRequest) -> list[str]:
+    """What starts an agent."""
+    if request.param == "python":
+        return [sys.executable, str(AGENT)]
+    return [build_go("./examples/agent")]
+
+
+def test_an_agent(service: Service, command: list[str]) -> None:
     agent = subprocess.Popen(
-        [sys.executable, AGENT, "ne1", "-p", str(service.port)],
-        stderr=subprocess.PIPE, text=True, cwd=ROOT,
-    )  # fmt: skip
+        [*command, "-p", str(service.port), "ne1"], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
 
     def reported() -> Any:
         status, answer = service.ask("GET", "/operational-ne1/targets")
@@ -54,3 +62,4 @@ def test_an_agent(service: Service) -> None:
     until(lambda: service.ask("GET", "/_ids")[1] == [])
     until(lambda: service.ask("GET", "/operational-ne1")[0] == 404)
     assert "Traceback" not in messages
+    assert "panic" not in messages

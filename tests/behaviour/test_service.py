@@ -48,6 +48,34 @@ def test_an_answer_in_flight_is_sent_before_the_end(tmp_path: Path) -> None:
     assert service.process.returncode == 0
 
 
+def test_a_server_that_ends_is_not_ready(tmp_path: Path) -> None:
+    service = Service(tmp_path, "-t", "a")
+    leaves = {f"leaf{n}": "x" * 20 for n in range(20_000)}
+    for part in range(20):
+        assert service.ask("PUT", f"/big/c{part}/", leaves)[0] == 200
+    asking = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+    asking.request("GET", "/_ready")
+    answer = asking.getresponse()
+    assert (answer.status, answer.read()) == (200, b'{"status":"ready","tega_id":"a"}')
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as client:
+        # It waits for this answer to be taken.
+        client.sendall(b"GET /big/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert client.recv(1000)
+        service.process.send_signal(signal.SIGTERM)
+        status = 200
+        while status == 200:
+            asking.request("GET", "/_ready")
+            answer = asking.getresponse()
+            status, body = answer.status, answer.read()
+        assert status == 503
+        assert b"the server ends" in body
+        while client.recv(1 << 16):
+            pass
+    asking.close()
+    service.process.communicate(timeout=20)
+    assert service.process.returncode == 0
+
+
 def test_kill_9_under_load_loses_nothing_acknowledged(tmp_path: Path) -> None:
     service = Service(tmp_path, "-t", "a", "--snapshot-size", "20000")
     acknowledged: dict[int, int] = {}
@@ -225,14 +253,17 @@ def test_flag_over_variable_over_file_over_default(tmp_path: Path) -> None:
 JUDGED = [setting for setting in TABLE if setting.name != "address"]
 
 #: What is wrong for each of them, where "?!" is not.
-WRONG = {"logdir": "", "tokens": "", "access": "", "config": "a.b", "operational": "_a"}
+WRONG = {"config": "a.b", "operational": "_a"} | {
+    setting.name: "" for setting in TABLE if "file" in setting.expects or setting.name == "logdir"
+}
 
 
 @pytest.mark.parametrize("setting", JUDGED, ids=lambda setting: setting.name)
 def test_a_wrong_setting_is_named(setting: Any, tmp_path: Path) -> None:
     wrong = WRONG.get(setting.name, "?!")
-    with pytest.raises(Malformed, match=rf"{setting.name}.*{re.escape(setting.expects)}"):
-        load([f"--{setting.name}", wrong], {})
+    if not setting.flag:
+        with pytest.raises(Malformed, match=rf"{setting.name}.*{re.escape(setting.expects)}"):
+            load([f"--{setting.name}", wrong], {})
     with pytest.raises(Malformed, match=setting.variable):
         load([], {setting.variable: wrong})
     file = tmp_path / "settings.yaml"

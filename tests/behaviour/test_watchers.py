@@ -47,7 +47,7 @@ from tega.web.feed import Feed
 from tega.web.limits import Limits
 from tega.web.outbox import Outbox, Outboxes
 
-LIMITS = Limits(100, 1024, 1 << 20, Rates(0.0, 1.0))
+LIMITS = Limits(100, 1024, 1_000, Rates(0.0, 1.0))
 
 # -- histories ------------------------------------------------------------------------------------
 
@@ -448,7 +448,7 @@ class Watchers(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(feeds, "MAX_BACKLOG", 1_000)
+        self.patch.setattr(feeds, "_KEPT", 1_000)
         for module in (feeds, outboxes):
             self.patch.setattr(module, "FRAGMENT", 300)
         self.late: list[Callable[[], None]] = []

@@ -13,17 +13,19 @@ TEGA = ROOT / "tega"
 #: The floors, lowest first; rooms on one floor may use each other as long as there is no cycle.
 FLOORS = [
     {"errors", "paths", "strictjson", "heap", "__init__"},
-    {"store", "leaf", "tree", "util", "rpc", "subscriber", "topics", "notices", "protocol",
-     "access"},
+    {
+        "store", "leaf", "tree", "util", "rpc", "subscriber", "topics", "notices", "protocol",
+        "metrics", "access",
+    },
     {"log", "watch"},
     {"database"},
-    {"callbacks", "tx", "embedded", "idb", "driver"},
-    {"settings", "plugins", "web", "server", "peering"},
+    {"callbacks", "tx", "embedded", "idb", "driver", "tls"},
+    {"settings", "logformat", "plugins", "web", "server", "listener", "peering"},
     {"cli"},
 ]
 PURE = [
     "errors", "paths", "strictjson", "store", "leaf", "tree", "util", "rpc", "subscriber", "topics",
-    "notices", "protocol",
+    "notices", "protocol", "metrics",
 ]  # fmt: skip
 IMPURE = {"tornado", "asyncio", "socket", "os", "time", "threading", "subprocess"}
 

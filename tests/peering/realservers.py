@@ -93,7 +93,7 @@ class RealServer:
             *self._within, sys.executable, "-m", "tega.server", "-t", self.tega_id,
             "-d", str(self.directory / "log"), "-a", self.host, "-p", str(self.port),
             # Some are tried on addresses of network namespaces.
-            "--insecure", "true", *self._flags,
+            "--insecure", *self._flags,
         ]  # fmt: skip
         with (self.directory / "said.txt").open("ab") as said:
             self._process = subprocess.Popen(

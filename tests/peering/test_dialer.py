@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 import socket
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -115,6 +116,7 @@ class End:
 class Global:
     """A server.
 
+    :ivar heads: what it was asked
     :ivar raw: what it answers instead of a handshake
     :ivar also: what it sends together with the handshake
     :ivar greets: whether it acknowledges sessions
@@ -123,6 +125,7 @@ class Global:
 
     def __init__(self) -> None:
         self.ends: list[End] = []
+        self.heads: list[str] = []
         self.raw: bytes | None = None
         self.also = b""
         self.greets = True
@@ -140,8 +143,8 @@ class Global:
         await settle()
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Global]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+    async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Global]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=tls)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self
@@ -166,6 +169,7 @@ class Global:
     async def _talk(self, end: End, reader: asyncio.StreamReader) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         assert head.startswith("GET /_pubsub HTTP/1.1\r\n")
+        self.heads.append(head)
         if self.raw is not None:
             end.writer.write(self.raw)
             if self.raw:

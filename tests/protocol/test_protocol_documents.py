@@ -10,9 +10,11 @@ import pytest
 from diagrams import ROOT, body_alike, fences, steps
 
 from tega import paths, protocol, strictjson, watch
+from tega.access.who import UNLIMITED
 from tega.errors import BY_CODE, Malformed
 from tega.protocol import frames
-from tega.web import batch, feed, session, sessions, websocket
+from tega.settings import TABLE
+from tega.web import batch, sessions, websocket
 
 PAGE = "doc/message-format.md"
 TEXT = (ROOT / PAGE).read_text(encoding="utf-8")
@@ -20,9 +22,10 @@ COMMANDS = {kind.command for kind in protocol.Message.__args__}
 
 #: Codes of errors that come by HTTP alone, when a server starts, or in its log.
 ELSEWHERE = {
-    "forbidden", "method_not_allowed", "no_such_command", "no_such_transaction", "too_large",
+    "method_not_allowed", "no_such_command", "no_such_transaction", "too_large",
     "url_too_long", "log", "corrupt", "locked", "diverged",
 }  # fmt: skip
+DEFAULTS = {setting.name: setting.default for setting in TABLE}
 #: Codes that are no refusals.
 TOLD = {"gone", "behind", "taken_over"}
 
@@ -142,9 +145,9 @@ def test_every_close_code_is_described() -> None:
         ("subscriptions", watch._MAX_PATTERNS, "1000 patterns"),
         ("levels", watch._MAX_PATTERN_LEVELS, "5000 levels"),
         ("levels", watch._LEVELS_EACH, "10 for each path"),
-        ("calls", session.MAX_OPEN, "1024"),
-        ("requests", session.MAX_OPEN, "1024"),
-        ("bytes", feed.MAX_BACKLOG, "1 MiB"),
+        ("calls", DEFAULTS["max-requests"], "1024"),
+        ("requests", DEFAULTS["max-requests"], "1024"),
+        ("bytes", DEFAULTS["max-backlog"], "1 MiB"),
     ],
 )
 def test_a_limit_is_what_the_document_says(limit: str, value: int, said: str) -> None:
@@ -170,7 +173,7 @@ CELLS = [
 def read(**members: Any) -> tuple[Any, Any]:
     """What a transaction of one operation asks for: operations and reads."""
     body = strictjson.dumps({"ops": [members]})
-    transaction, reads = batch.read(body, "cli-1", 64)
+    transaction, reads = batch.read(body, "cli-1", 64, UNLIMITED)
     return transaction.operations, reads
 
 
@@ -215,5 +218,6 @@ def test_a_change_can_be_passed_on_as_it_came() -> None:
         change = {
             "ope": ope, "path": "a.b", "tega_id": "cli-9", "instance": 1, "seq": 4, "version": 3
         }  # fmt: skip
-        (operation,) = batch.read_changes(strictjson.dumps([change]), "cli-1", 64).operations
+        text = strictjson.dumps([change])
+        (operation,) = batch.read_changes(text, "cli-1", 64, UNLIMITED).operations
         assert (operation.path, operation.expected) == (("a", "b"), None)

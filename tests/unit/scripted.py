@@ -133,8 +133,7 @@ class Scripted:
         """Listen on a free port."""
         sockets = bind_sockets(self.port, "127.0.0.1")
         self.port = sockets[0].getsockname()[1]
-        application = Application([("/_pubsub", Peer, {"scripted": self})])
-        self._server = HTTPServer(application)
+        self._server = HTTPServer(Application(self.handlers()))
         self._server.add_sockets(sockets)
         try:
             yield self
@@ -145,6 +144,10 @@ class Scripted:
                     peer.cut()
             await self._server.close_all_connections()
         assert not self.failures, self.failures
+
+    def handlers(self) -> list[Any]:
+        """What answers which URLs."""
+        return [("/_pubsub", Peer, {"scripted": self})]
 
     def changed(self) -> None:
         """Something has happened that somebody may wait for."""

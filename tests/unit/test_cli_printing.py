@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -372,7 +373,7 @@ def test_what_needs_a_session_says_so(line: str, capsys: pytest.CaptureFixture[s
 
 
 def run(driver: Driver, *words: str) -> int:
-    return oneshot.run(arguments.parse(words), driver)
+    return oneshot.run(arguments.parse(words), SimpleNamespace(driver=lambda: driver))
 
 
 @pytest.mark.parametrize(

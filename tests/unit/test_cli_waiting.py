@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,7 +55,8 @@ class Asked(Driver):
 
 
 def run(driver: Driver, words: str) -> int:
-    return oneshot.run(arguments.parse(words.split()), driver)
+    access = SimpleNamespace(driver=lambda: driver)
+    return oneshot.run(arguments.parse(words.split()), access)
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
+import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from logbuilder import LogBuilder, assert_same, recovered, two_segments
 
 from tega.cli import logtool
+from tega.database import Database, new_life
+from tega.log.file import FileLog
+from tega.log.memory import MemoryLog
+from tega.paths import parse
+from tega.store.commit import Adoption, Follow, Replicated, Transaction, make_put
+from tega.store.history import Lead
 
 RUN = [sys.executable, "-m", "tega.cli.logtool"]
 
@@ -102,12 +111,12 @@ def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     at = "2026-11-21T01:00:0"
     assert run(capsys, "show", tmp_path) == (0, [
         f"1  {at}1.000000Z  cli-1  a@0  PUT a.b0  txid=tx0",
-        f"2  {at}2.000000Z  cli-1  a@1  PUT a.b1  txid=tx1",
-        f"3  {at}3.000000Z  cli-1  a@2  PUT a.b2  txid=tx2",
-        f"4  {at}4.000000Z  cli-1  a@3  ROLLBACK a -1, DELETE a.b2",
+        f"2  {at}2.000000Z  cli-1  a@0->1  PUT a.b1  txid=tx1",
+        f"3  {at}3.000000Z  cli-1  a@1->2  PUT a.b2  txid=tx2",
+        f"4  {at}4.000000Z  cli-1  a@2->3  ROLLBACK a -1, DELETE a.b2",
         f"5  {at}5.000000Z  cli-1  c@0  PUT c",
-        f"6  {at}6.000000Z  cli-1  a@4  PUT a.x",
-        f"7  {at}7.000000Z  cli-1  a@5  DELETE a.x.y",
+        f"6  {at}6.000000Z  cli-1  a@3->4  PUT a.x",
+        f"7  {at}7.000000Z  cli-1  a@4->5  DELETE a.x.y",
     ], "")
 
 
@@ -119,6 +128,16 @@ def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--since", "6"], "67"),
         (["--since", "0"], "1234567"),
         (["--since", "8"], ""),
+        (["--until", "2"], "12"),
+        (["--since", "2", "--until", "3"], "23"),
+        (["--since", "2026-11-21T01:00:06"], "67"),
+        (["--since", "2026-11-21T01:00:06.000000Z"], "67"),
+        (["--since", "2026-11-21T01:00:06.000001Z"], "7"),
+        (["--until", "2026-11-21T01:00:02"], "12"),
+        (["--since", "2026-11", "--until", "2026-11-21"], "1234567"),
+        (["--since", "2026-12"], ""),
+        (["--until", "2026-11-20"], ""),
+        (["--since", "2026-11-21T01:00:03Z", "--until", "5", "--path", "a"], "34"),
         (["--who", "cli-2"], ""),
         (["--who", "cli-1", "-n", "1"], "7"),
         (["--path", "c"], "5"),
@@ -135,6 +154,136 @@ def test_show_a_part(
     two_segments(tmp_path)
     status, out, _ = run(capsys, "show", tmp_path, *options)
     assert (status, [line.split("  ")[0] for line in out]) == (0, list(seqs))
+
+
+@pytest.mark.parametrize("moment", ["-1", "x", "2026-13x", "21.11.2026", "2026-11-21 01:00", ""])
+def test_what_is_no_moment_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], moment: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        logtool.main(["show", str(tmp_path), f"--until={moment}"])
+    assert ended.value.code == 2
+    assert "no time such as 2026-11-21T05:49" in capsys.readouterr().err
+
+
+def test_show_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    two_segments(tmp_path)
+    status, out, err = run(capsys, "show", tmp_path, "-o", "json")
+    assert (status, err) == (0, "")
+    told = [json.loads(line) for line in out]
+    assert [one["seq"] for one in told] == [1, 2, 3, 4, 5, 6, 7]
+    assert told[0] == {
+        "log": "me", "seq": 1, "time": "2026-11-21T01:00:01.000000Z", "tega_id": "cli-1",
+        "txid": "tx0", "versions": {"a": {"from": None, "to": 0}},
+        "changes": [{"ope": "PUT", "path": "a.b0"}],
+    }
+    assert told[3]["rollback"] == {"root": "a", "versions": 1}
+    assert told[3]["versions"] == {"a": {"from": 2, "to": 3}}
+    assert told[3]["changes"] == [{"ope": "DELETE", "path": "a.b2"}]
+    assert told[3]["txid"] is None
+
+
+def test_json_names_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    two_segments(tmp_path, "a")
+    two_segments(tmp_path, "b")
+    _, out, _ = run(capsys, "show", tmp_path, "-o", "json", "-n", "1")
+    assert [(json.loads(line)["log"], json.loads(line)["seq"]) for line in out] == [
+        ("a", 7), ("b", 7),
+    ]
+
+
+def test_show_what_another_server_leads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = "2026-11-21T02:00:00.000000Z"
+    with (
+        Database(MemoryLog(new_life), "up", clock=lambda: at) as leader,
+        Database(FileLog(tmp_path, "me", new_life), "me") as follower,
+    ):
+        leader.commit(Transaction((make_put(parse("a"), 1),), "cli-9"))
+        leader.commit(Transaction((make_put(parse("a"), 2),), "cli-9"))
+        follower.commit(Transaction((make_put(parse("a"), 0),), "cli-1"))
+        follower.commit(Follow("a", Lead("up"), "me"))
+        state = leader.state
+        lead = Lead("up", state.life, state.seq)
+        follower.commit(Adoption("a", lead, state.roots["a"], "up"))
+        change = make_put(parse("a"), 5)
+        pending = leader.submit(Transaction((change,), "ops"))
+        leader.flush()
+        made = pending.commit
+        assert made is not None
+        follower.commit(
+            Replicated(
+                "up", made.seq, made.time, "ops", None, dict(made.versions), dict(made.chains),
+                (change,),
+            )
+        )
+        follower.commit(Follow("a", None, "me"))
+    status, out, _ = run(capsys, "show", tmp_path)
+    assert status == 0
+    assert [line.split("  ")[0] + " " + " ".join(line.split("  ")[2:]) for line in out] == [
+        "1 cli-1 a@0 PUT a",
+        "2 me - FOLLOW a leader=up/0",
+        "3 up a@1 SS a leader=up/2",
+        "4 ops a@1->2 PUT a leader=up/3",
+        "5 me - LEAD a",
+    ]
+    assert at in out[3], "the time of its leader"
+    _, out, _ = run(capsys, "show", tmp_path, "-o", "json", "--who", "ops")
+    (told,) = [json.loads(line) for line in out]
+    assert told["leaders"] == {"a": {"tega_id": "up", "seq": 3}}
+    _, out, _ = run(capsys, "show", tmp_path, "-o", "json", "--path", "a.b.c")
+    assert [json.loads(line)["seq"] for line in out] == [1, 2, 3, 4, 5]
+
+
+def test_to_show_takes_little_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    built = LogBuilder(tmp_path)
+    for number in range(40):
+        built.put(f"big.c{number}", {f"leaf{n}": f"value {n}" for n in range(2000)})
+    built.snapshot()
+    built.put("small", 1)
+    built.log.close()
+    snapshot = built.path(1).stat().st_size
+    assert snapshot > 1_500_000
+    tracemalloc.start()
+    try:
+        status, out, _ = run(capsys, "show", tmp_path, "-t", "me")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (status, len(out)) == (0, 41)
+    # That of the largest commit, and no snapshot.
+    assert most < snapshot / 2, most
+
+
+def test_show_beside_a_server_that_writes(tmp_path: Path) -> None:
+    commit_log = FileLog(tmp_path, "me", new_life, snapshot_size=4000, keep=1)
+    with Database(commit_log, "me") as database:
+        ended = threading.Event()
+
+        def write() -> None:
+            number = 0
+            while not ended.is_set():
+                change = make_put(parse("a.b"), number)
+                database.commit(Transaction((change,), "cli-1"))
+                number += 1
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            for _ in range(4):
+                done = subprocess.run(
+                    [*RUN, "show", str(tmp_path), "-o", "json"],
+                    capture_output=True, text=True, check=False,
+                )
+                assert done.returncode == 0, done.stderr
+                seqs = [json.loads(line)["seq"] for line in done.stdout.splitlines()]
+                assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
+                # What is written, be it synced or not.
+                assert seqs[-1] <= database.staged.seq
+        finally:
+            ended.set()
+            writer.join()
 
 
 def test_escape_sequences_are_shown_and_not_obeyed(

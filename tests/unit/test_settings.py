@@ -87,3 +87,55 @@ def test_a_password_is_not_shown() -> None:
         load([], {"TEGA_PROXY": "https://user:secret@h:1"})
     assert "secret" not in str(caught.value)
     assert "variable TEGA_PROXY" in str(caught.value)
+
+
+# TLS
+
+
+def test_what_is_for_the_global_server() -> None:
+    settings = load(["-P", "1", "--gtls"], {})
+    assert (settings.gtls, settings.gca, settings.gtoken_file) == (True, None, None)
+    assert load(["-P", "1"], {}).gtls is False
+    for more in (["--gca", "a.pem"], ["--gcert", "a.pem"], ["--gcert", "a.pem", "--gkey", "k"]):
+        assert load(["-P", "1", *more], {}).gtls is True
+    settings = load(["-P", "1"], {"TEGA_GTOKEN_FILE": "token"})
+    assert (settings.gtls, settings.gtoken_file) == (False, Path("token"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "variable", "line", "found"),
+    [
+        ([], None, None, False),
+        ([], None, "gtls: true", True),
+        ([], None, "gtls: false", False),
+        ([], "false", "gtls: true", False),
+        ([], "True", "gtls: false", True),
+        (["--gtls"], "false", "gtls: false", True),
+        ([], "false", "gca: a.pem", False),
+    ],
+)
+def test_a_flag(
+    flags: list[str], variable: str | None, line: str | None, found: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"gport: 1\n{line or ''}\n")
+    variables = {} if variable is None else {"TEGA_GTLS": variable}
+    assert load(["--settings", str(file), *flags], variables).gtls is found
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--tls-cert", "a"], "setting tls-cert: .*give --tls-key too"),
+        (["--tls-key", "a"], "setting tls-key: .*give --tls-cert too"),
+        (["--tls-client-ca", "a"], "setting tls-client-ca: .*give --tls-cert too"),
+        (["-P", "1", "--gkey", "a"], "setting gkey: .*give --gcert too"),
+        (["--gtls"], "setting gtls: there is no global server"),
+        (["--gca", "a"], "setting gtls: there is no global server"),
+        (["--gtoken-file", "a"], "setting gtoken-file: there is no global server"),
+        (["--gtls", "yes"], "unrecognized arguments: yes"),
+    ],
+)
+def test_what_of_tls_cannot_be(flags: list[str], says: str) -> None:
+    with pytest.raises(Malformed, match=says):
+        load(flags, {})

@@ -23,7 +23,7 @@ from tega.store.commit import Rollback, Transaction, make_delete, make_put
 from tega.subscriber import SCOPE
 from tega.watch import Publication, Watcher
 from tega.web import feed as feeds
-from tega.web.feed import MAX_BACKLOG, Feed
+from tega.web.feed import Feed
 from tega.web.limits import Limits
 from tega.web.outbox import Outbox, Outboxes
 
@@ -481,7 +481,7 @@ def behind(db: Database, fed: Fed) -> Coroutine[Any, Any, None]:
     async def write() -> None:
         fed.pipe.slow = True
         while fed.feed.live:
-            db.commit(put("a", "x" * (MAX_BACKLOG // 8)))
+            db.commit(put("a", "x" * (LIMITS.backlog // 8)))
             await turns(2)
 
     return write()
@@ -496,7 +496,7 @@ async def test_a_slow_one_falls_behind_is_told_and_catches_up(db: Database) -> N
     for value in range(50):
         db.commit(put("a", value))
         await turns(2)
-        assert fed.outbox.backlog < 2 * MAX_BACKLOG
+        assert fed.outbox.backlog < 2 * LIMITS.backlog
     await fed.take_all()
     db.commit(put("a", "live again"))
     await fed.take_all()
@@ -604,7 +604,7 @@ async def test_long_messages_that_wait_count_too(db: Database) -> None:
     fed = Fed(db)
     fed.subscribe("a.b")
     fed.pipe.slow = True
-    long = {"b": {f"leaf{n}": "x" * 100 for n in range(MAX_BACKLOG // 100)}}
+    long = {"b": {f"leaf{n}": "x" * 100 for n in range(LIMITS.backlog // 100)}}
     for _ in range(40):
         db.commit(put("a", long))
         await turns(2)
@@ -616,7 +616,7 @@ async def test_it_is_told_once_that_messages_are_lost(db: Database) -> None:
     fed = Fed(db)
     fed.subscribe("a")
     fed.pipe.slow = True
-    message = b'{"message":"%b"}' % (b"x" * (MAX_BACKLOG // 4))
+    message = b'{"message":"%b"}' % (b"x" * (LIMITS.backlog // 4))
     for _ in range(20):
         db.hub.tell(Publication(("a",), "me", message))
         await turns(2)
@@ -634,6 +634,6 @@ async def test_one_that_takes_all_at_once_is_told_that_there_is_room(db: Databas
     """However much that was: a session that waits for room must not wait for ever."""
     told = []
     outbox = Outbox(Pipe(), Outboxes(), lambda: told.append(outbox.backlog))  # type: ignore
-    outbox.send(b"x" * 2 * MAX_BACKLOG)
+    outbox.send(b"x" * 2 * LIMITS.backlog)
     await turns()
     assert told == [0]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from tegabench.bench import Bench
 from tegabench.result import Workload
 from tegabench.workloads import (
+    drivers,
     embedded,
     memory,
     notify,
@@ -34,6 +35,7 @@ FAMILIES: Mapping[str, Callable[[Bench], Iterator[Workload]]] = {
     "scale": scale.scale,
     "stall": stall.stall,
     "ws_tx": rates.ws_transactions,
+    "drivers": drivers.drivers,
     "notify": notify.notify,
     "rpc": rpc.rpc,
     "subscriptions": sessions.subscriptions,

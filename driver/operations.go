@@ -1,0 +1,130 @@
+package tega
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+
+	"tega.internal/tega/internal/wire"
+)
+
+// Op is one operation of a transaction: made by [Put], [PutEphemeral], [Delete], [Get] or
+// [GetRegex].
+type Op struct {
+	Ope       string          `json:"ope"`
+	Path      string          `json:"path"`
+	Instance  json.RawMessage `json:"instance,omitempty"`
+	Version   *int64          `json:"version,omitempty"`
+	Ephemeral bool            `json:"ephemeral,omitempty"`
+	Internal  bool            `json:"internal,omitempty"`
+	RegexFlag bool            `json:"regex_flag,omitempty"`
+
+	err error
+}
+
+// Option is a condition of a change, or what a read is to give.
+type Option func(*Op)
+
+// IfVersion refuses a change, as a collision, unless the node has this version. Of a transaction
+// all is refused then.
+func IfVersion(version int64) Option { return func(op *Op) { op.Version = &version } }
+
+// IfAbsent refuses a put, as a collision, where there is a node already.
+func IfAbsent() Option { return IfVersion(-1) }
+
+// AtVersion reads an old version of the root; a negative one counts back from the newest.
+func AtVersion(version int64) Option { return IfVersion(version) }
+
+// Internal reads with the attributes of every node: _version, _ephemeral and so on.
+func Internal() Option { return func(op *Op) { op.Internal = true } }
+
+// Path is the dotted path of some keys, with quotes where a key needs them: Path("r", "10.0.0.0/8")
+// is r."10.0.0.0/8".
+func Path(keys ...string) string { return wire.Path(keys).String() }
+
+// Put replaces what stands at a dotted path with a value, which is written as encoding/json does.
+func Put(path string, value any, options ...Option) Op {
+	instance, err := encode(value)
+	return made(Op{Ope: "PUT", Path: path, Instance: instance, err: err}, options)
+}
+
+// PutEphemeral is [Put] of what goes when the session of this client ends.
+func PutEphemeral(path string, value any, options ...Option) Op {
+	op := Put(path, value, options...)
+	op.Ephemeral = true
+	return op
+}
+
+// Delete removes what stands at a dotted path, and every parent that it leaves empty.
+func Delete(path string, options ...Option) Op {
+	return made(Op{Ope: "DELETE", Path: path}, options)
+}
+
+// Get reads what stands at a dotted path before the transaction that it is in.
+func Get(path string, options ...Option) Op {
+	return made(Op{Ope: "GET", Path: path}, options)
+}
+
+// GetRegex reads all that a pattern matches: one regular expression (RE2) a level, split at \.,
+// each matched from the start of the key.
+func GetRegex(pattern string, options ...Option) Op {
+	return made(Op{Ope: "GET", Path: pattern, RegexFlag: true}, options)
+}
+
+func made(op Op, options []Option) Op {
+	for _, option := range options {
+		option(&op)
+	}
+	if op.err == nil && !op.RegexFlag {
+		_, err := wire.ParsePath(op.Path)
+		op.err = malformed(err)
+	}
+	return op
+}
+
+// encode writes a value as JSON.
+func encode(value any) (json.RawMessage, error) {
+	text, err := marshal(value)
+	if err != nil {
+		made := refusal("malformed", "the value is not JSON: %v", err)
+		made.cause = err
+		return nil, made
+	}
+	if _, isText := value.(json.RawMessage); isText {
+		return text, nil
+	}
+	// What is not UTF-8 the encoder replaces in silence, but writes the replacement as an escape,
+	// which it does with no character that is really there.
+	if bytes.Contains(bytes.ReplaceAll(text, []byte(`\\`), nil), []byte(`\ufffd`)) {
+		return nil, refusal("malformed", "the value holds a text that is not UTF-8")
+	}
+	return text, nil
+}
+
+// marshal is json.Marshal without escapes for HTML.
+func marshal(value any) ([]byte, error) {
+	var buffer bytes.Buffer
+	encoder := json.NewEncoder(&buffer)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(value)
+	return bytes.TrimSuffix(buffer.Bytes(), []byte("\n")), err
+}
+
+// decode reads JSON into a value. Numbers keep every digit: into an interface they are json.Number.
+func decode(text []byte, into any, what string) error {
+	if into == nil {
+		return nil
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	if err := decoder.Decode(into); err != nil {
+		return fmt.Errorf("tega: %s: %w", what, err)
+	}
+	return nil
+}
+
+// newID is a new random id.
+func newID() string {
+	return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64())
+}

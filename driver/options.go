@@ -1,0 +1,167 @@
+package tega
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"tega.internal/tega/internal/wire"
+)
+
+// Scope says from where a subscription hears the messages of its channel.
+type Scope string
+
+const (
+	// Local hears messages that are published on the same server.
+	Local Scope = "local"
+	// Global hears those that are published on other servers too.
+	Global Scope = "global"
+)
+
+// Options are how a client connects. The zero value is a client of a server on this machine.
+type Options struct {
+	// Address is HOST:PORT, or a URL such as https://tega.lan:8739; by default 127.0.0.1:8739. With
+	// https or wss, or with TLS set, the connection is encrypted.
+	Address string
+	// TLS is how it is encrypted, and how the server is verified: by default by the system's
+	// authorities. [TLSFiles] makes one of files.
+	TLS *tls.Config
+	// Token is sent with every request as Authorization: Bearer TOKEN.
+	Token string
+	// TegaID says who this is; by default a new one. A server has one session of a tega id: a
+	// second client with the same one takes it over.
+	TegaID string
+	// Scope is that of subscriptions that do not say another; by default Local.
+	Scope Scope
+	// Logger is told of lost connections and the like; by default slog.Default().
+	Logger *slog.Logger
+	// Buffer is how many bytes may wait with one subscription for a slow reader; by default 4 MiB.
+	Buffer int
+	// PingInterval is for how long a server may be silent until it is pinged; by default 10 s.
+	PingInterval time.Duration
+	// PingTimeout is for how long it may be silent until the connection is made anew; by default
+	// 30 s. It bounds each try to connect, too.
+	PingTimeout time.Duration
+}
+
+// TLSFiles is a TLS configuration of PEM files: the authorities that a server is verified by, and
+// the certificate of this client with its key. What is empty is left as it is by default.
+func TLSFiles(ca, certificate, key string) (*tls.Config, error) {
+	made := &tls.Config{MinVersion: tls.VersionTLS12}
+	if ca != "" {
+		text, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, fmt.Errorf("tega: %w", err)
+		}
+		made.RootCAs = x509.NewCertPool()
+		if !made.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("tega: %s has no certificate in PEM", ca)
+		}
+	}
+	if certificate != "" || key != "" {
+		pair, err := tls.LoadX509KeyPair(certificate, key)
+		if err != nil {
+			return nil, fmt.Errorf("tega: the client's certificate: %w", err)
+		}
+		made.Certificates = []tls.Certificate{pair}
+	}
+	return made, nil
+}
+
+// server is where a server is.
+type server struct {
+	address string // HOST:PORT
+	secure  bool
+}
+
+func (s server) url(scheme, path string) string {
+	if s.secure {
+		scheme += "s"
+	}
+	return scheme + "://" + s.address + path
+}
+
+// settled are options with everything filled in.
+func (o Options) settled() (Options, server, error) {
+	at, err := o.server()
+	if err != nil {
+		return o, at, err
+	}
+	if o.TegaID == "" {
+		o.TegaID = "go-" + newID()
+	}
+	if err := wire.CheckTegaID(o.TegaID); err != nil {
+		return o, at, malformed(err)
+	}
+	if o.Scope == "" {
+		o.Scope = Local
+	}
+	if o.Scope != Local && o.Scope != Global {
+		return o, at, refusal("malformed", "scope %q: it is local or global", o.Scope)
+	}
+	if strings.ContainsAny(o.Token, "\r\n") {
+		return o, at, errors.New("tega: the token holds a line break")
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Buffer <= 0 {
+		o.Buffer = 4 << 20
+	}
+	if o.PingInterval <= 0 {
+		o.PingInterval = 10 * time.Second
+	}
+	if o.PingTimeout <= 0 {
+		o.PingTimeout = 30 * time.Second
+	}
+	return o, at, nil
+}
+
+func (o Options) server() (server, error) {
+	address, secure := o.Address, o.TLS != nil
+	if address == "" {
+		address = "127.0.0.1:8739"
+	}
+	if strings.Contains(address, "://") {
+		given, err := url.Parse(address)
+		if err != nil {
+			return server{}, fmt.Errorf("tega: address: %w", err)
+		}
+		switch given.Scheme {
+		case "https", "wss":
+			secure = true
+		case "http", "ws":
+			if secure {
+				return server{}, fmt.Errorf(
+					"tega: address %s is not encrypted, and TLS is set", address,
+				)
+			}
+		default:
+			return server{}, fmt.Errorf("tega: address %s: use http, https, ws or wss", address)
+		}
+		if strings.Trim(given.Path, "/") != "" || given.RawQuery != "" || given.User != nil {
+			return server{}, fmt.Errorf(
+				"tega: address %s: give scheme, host and port alone", address,
+			)
+		}
+		if address = given.Host; given.Port() == "" {
+			address = net.JoinHostPort(given.Hostname(), "8739")
+		}
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return server{}, fmt.Errorf("tega: address %s: give HOST:PORT: %w", address, err)
+	}
+	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
+		return server{}, fmt.Errorf("tega: address %s: %q is not a port", address, port)
+	}
+	return server{address, secure}, nil
+}
