@@ -119,22 +119,22 @@ def wide(size: int) -> Content:
 def test_a_wide_container_comes_in_bounded_pieces() -> None:
     content = wide(30_000)
     # Some of each child is hidden; then all of most; then of some, by name.
-    for given in (
+    for rules in (
         [("a.*.s", ""), ("*", "r")],
         [("a.k00001*", "r"), ("b", "r")],
         [("a.k000001", ""), ("a", "r")],
     ):
-        place = rights_of(given).at(("a",))
+        place = rights_of(rules).at(("a",))
         pieces = list(readable.plain(content, place))
         assert max(map(len, pieces)) < 64 * encode.PIECE
         assert json.loads(b"".join(pieces)) == {
             f"k{n:06}": {
                 key: value
                 for key, value in (("s", n), ("p", -n))
-                if reads(given, ("a", f"k{n:06}", key))
+                if reads(rules, ("a", f"k{n:06}", key))
             }
             for n in range(30_000)
-            if reads(given, ("a", f"k{n:06}", "p"))
+            if reads(rules, ("a", f"k{n:06}", "p"))
         }
 
 
