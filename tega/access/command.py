@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -29,7 +30,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return _COMMANDS[options.command](options)
     except (TegaError, OSError) as error:
-        print(f"tega-server {options.command}: {error}")
+        print(f"tega-server {options.command}: {error}", file=sys.stderr)
         return _WRONG
 
 

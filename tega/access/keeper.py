@@ -65,19 +65,25 @@ class Keeper:
             return UNLIMITED
         return self._policy.who(authorization, certificate or ())
 
-    def again(self, who: Who) -> Who | None:
-        """The same one, by what holds now; None: there is no such identity any more."""
+    def again(self, who: Who, token: str | None) -> Who | None:
+        """The same one, by what holds now; None: what it has shown is not valid any more.
+
+        :param token: the `digest` of the token that it came with; None where it came with none
+        """
         if self._policy is None:
             return UNLIMITED
-        return self._policy.get(who.name) if who.known else self._policy.anybody
+        if not who.known or who.unbound:
+            # Where there was no access control so far, nobody was asked.
+            return self._policy.anybody
+        return self._policy.get(who.name) if self._policy.lets_in(who.name, token) else None
 
     def look(self) -> None:
         """Read the files again where they have changed. What is wrong leaves all as it was."""
-        seen = self._look()
-        if seen == self._seen:
-            return
-        self._seen = seen
         try:
+            seen = self._look()
+            if seen == self._seen:
+                return
+            self._seen = seen
             policy = self._read()
         except (Malformed, OSError) as error:
             log.error("the access rules stay as they were: %s", error)
@@ -113,9 +119,10 @@ class Keeper:
         try:
             return self._made(tokens or {}, access)
         except Malformed as error:
-            # A token that was removed must not stay valid for that.
+            # A token that was removed must not stay valid for that. Whoever the rules name stays.
             log.error("the access rules stay as they were: %s", error)
-            return self._made(tokens or {}, self._rules)
+            left = {name: (tokens or {}).get(name, []) for name in self._policy.names}
+            return self._made(left, self._rules)
 
     def _made(self, tokens: dict[str, list[Token]], access: str | None) -> Policy:
         policy = Policy(tokens, access, str(self.access))

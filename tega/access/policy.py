@@ -111,9 +111,22 @@ def name_in(token: str) -> str | None:
     return name if dot and _NAME.fullmatch(name) else None
 
 
+def token_in(authorization: str) -> str | None:
+    """The token in an ``Authorization`` header; None where it is another kind of credential."""
+    if authorization[: len(_SCHEME)].lower() != _SCHEME:
+        return None
+    return authorization[len(_SCHEME) :].strip()
+
+
 def digest(token: str) -> str:
     """What is kept of a token."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def digest_in(authorization: str | None) -> str | None:
+    """The digest of the token in an ``Authorization`` header; None where it is without one."""
+    token = None if authorization is None else token_in(authorization)
+    return None if token is None else digest(token)
 
 
 class Policy:
@@ -138,10 +151,7 @@ class Policy:
                 check_name(name, where)
                 self._identities[name] = identity or Identity()
         self._check_identities(where)
-        self._ids = {
-            name: _Globs([name, *([f"{name}-*"] if one.tega_ids is None else one.tega_ids)])
-            for name, one in self._identities.items()
-        }
+        self._ids = {name: self._ids_of(name, one) for name, one in self._identities.items()}
         self._certificates = {
             one.certificate: name for name, one in self._identities.items() if one.certificate
         }
@@ -153,6 +163,13 @@ class Policy:
         self._shared: dict[tuple[Rule, ...], Rights] = {}
         self._whos = {name: self._who(name, given) for name in self._identities}
         self.anybody = self._who(None, given)
+
+    def _ids_of(self, name: str, one: Identity) -> _Globs:
+        if one.tega_ids is not None:
+            return _Globs([name, *one.tega_ids])
+        # What NAME-* has by itself is less than what an identity NAME-MORE has.
+        longer = [other for other in self._identities if other.startswith(f"{name}-")]
+        return _Globs([name, f"{name}-*"], [glob for o in longer for glob in (o, f"{o}-*")])
 
     def _check_identities(self, where: str) -> None:
         certificates: set[str] = set()
@@ -238,6 +255,15 @@ class Policy:
         """An identity."""
         return self._whos.get(name)
 
+    def lets_in(self, name: str, token: str | None) -> bool:
+        """Whether an identity could still come in as it did.
+
+        :param token: the `digest` of its token; None: it came with a certificate
+        """
+        if token is None:
+            return name in self._certificates.values()
+        return any(kept.sha256 == token for kept in self._tokens.get(name, ()))
+
     def who(self, authorization: str | None, certificate: Iterable[str] = ()) -> Who:
         """Who has shown a credential.
 
@@ -254,9 +280,9 @@ class Policy:
         return self.anybody
 
     def _of_token(self, authorization: str) -> Who:
-        if authorization[: len(_SCHEME)].lower() != _SCHEME:
+        token = token_in(authorization)
+        if token is None:
             raise Unauthorized("the Authorization header is 'Bearer TOKEN'")
-        token = authorization[len(_SCHEME) :].strip()
         name = name_in(token)
         shown = digest(token)
         valid = False
@@ -286,26 +312,35 @@ class Policy:
 
     def _taken(self, tega_id: str, who: Who) -> str | None:
         for name, ids in self._ids.items():
-            # One with all tega ids takes none of them from others.
-            if name != who.name and not ids.every and ids.match(tega_id):
+            if name != who.name and ids.takes(tega_id):
                 return f"the tega id {tega_id} is that of {name}"
         return None
 
 
 class _Globs:
-    """Tega ids, with ``*`` standing for any text."""
+    """Tega ids, with ``*`` standing for any text.
 
-    def __init__(self, globs: list[str]) -> None:
+    :param but: what is not among them after all
+    """
+
+    def __init__(self, globs: list[str], but: Iterable[str] = ()) -> None:
         self._globs = globs
-        self.every = "*" in globs
+        self._every = "*" in globs
+        self._but = _Globs(list(but)) if but else None
         self._literals = {glob for glob in globs if "*" not in glob}
         self._matchers = [
             re2.compile(".*".join([re2.escape(part) for part in glob.split("*")]))
             for glob in globs
-            if "*" in glob
+            if "*" in glob and glob != "*"
         ]
 
     def match(self, tega_id: str) -> bool:
+        return self._every or self.takes(tega_id)
+
+    def takes(self, tega_id: str) -> bool:
+        """Whether nobody else may have it: one with all tega ids does not take all of them."""
+        if self._but is not None and self._but.takes(tega_id):
+            return False
         return tega_id in self._literals or any(m.fullmatch(tega_id) for m in self._matchers)
 
     def __str__(self) -> str:

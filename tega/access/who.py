@@ -13,8 +13,9 @@ from tega.paths import Path, dotted, parse
 #: Who shows no credential.
 ANYBODY: Final = "anybody"
 
-#: What a refusal does not tell of a place that may not be read.
+#: What a refusal tells of a place that may not be read, instead of why.
 _HIDDEN: Final = "something that you may not read is in the way there"
+_NOTHING: Final = "nothing that you may read is there"
 
 
 class TegaIds(Protocol):
@@ -73,6 +74,16 @@ class Who:
         return self.rights is not None and not (
             self.rights.rules or self.manage or self.monitor or self.peer
         )
+
+    def may_stay(self, tega_id: str, peer: bool) -> bool:
+        """Whether a session may go on that was let in by what held before.
+
+        :param tega_id: that it goes by; empty while it has none
+        :param peer: whether it is another server
+        """
+        if self.helpless or (peer and not self.peer):
+            return False
+        return self._tega_ids is None or not tega_id or not self._tega_ids.refusal(tega_id, self)
 
     def called(self, tega_id: str) -> str:
         """What it is called in logs.
@@ -160,6 +171,10 @@ class Who:
             self._let(self._tega_ids.speaking(tega_id, self), tega_id)
         return tega_id
 
+    def key(self, txid: str) -> str:
+        """A transaction id that it gives: that of somebody else with the same text is another."""
+        return txid if self._tega_ids is None else f"{self.name}/{txid}"
+
     def _let(self, refusal: str | None, tega_id: str) -> None:
         if refusal is not None:
             kind = Forbidden if self.known else Unauthorized
@@ -192,9 +207,11 @@ class Who:
         where = error.details.get("path")
         if self.rights is None or not isinstance(where, str) or error.status in (400, 401, 403):
             return error
-        if self.rights.at(_path_in(where)).may(READ):
+        told = (where, error.details.get("ephemeral", where))
+        if all(self.rights.at(_path_in(path)).may(READ) for path in told):
             return error
-        return type(error)(f"refused at {where}: {_HIDDEN}")
+        hidden = _NOTHING if error.status == 404 else _HIDDEN
+        return type(error)(f"refused at {where}: {hidden}")
 
 
 def _path_in(text: str) -> Path:

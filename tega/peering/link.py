@@ -238,7 +238,7 @@ class Link:
         try:
             body = _bytes(answer)
         except TegaError as error:
-            body = strictjson.dumps(error.body()["error"])
+            body = strictjson.dumps(self.who.told(error).body()["error"])
             self.wire.send(Response(message.seq_no, message.type, message.tega_id, True, body))
         else:
             self.wire.send(Response(message.seq_no, message.type, message.tega_id, False, body))

@@ -52,7 +52,7 @@ def read(
     if txid is not None:
         if type(txid) is not str:
             raise Malformed("txid is a text")
-        check_txid(txid)
+        txid = who.key(check_txid(txid))
     operations: list[Operation] = []
     reads: list[Read] = []
     for number, one in enumerate(given["ops"]):

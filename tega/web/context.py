@@ -53,4 +53,4 @@ def client_key(call: Call) -> str | None:
     :raises Malformed: for one that is too long, or not printable
     """
     key = call.headers.get("Idempotency-Key")
-    return None if key is None else check_txid(key)
+    return None if key is None else call.who.key(check_txid(key))

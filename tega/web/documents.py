@@ -48,7 +48,7 @@ async def _get_consistent(
 
 def _get(context: Context, call: Call, version: int | None, internal: bool) -> Answer:
     state = context.database.state
-    stale = [name for name in context.peers.stale if call.who.sees((name,))]
+    stale = [name for name in context.peers.stale if sight.knows(state, call.who, name)]
     if call.flag("regex_flag"):
         return _get_matching(state, call, version, internal, _staleness(stale))
     path = from_url(call.path)

@@ -157,7 +157,7 @@ def old(context: Context, call: Call) -> Answer:
     """Every root's readable old versions, those of deleted roots too."""
     call.allow("tega_id")
     state = context.database.state
-    names = [name for name in sorted(state.roots) if call.who.sees((name,))]
+    names = [name for name in sorted(state.roots) if sight.knows(state, call.who, name)]
     return [{name: state.roots[name].old_versions()} for name in names]
 
 
@@ -209,8 +209,9 @@ def edges_of(context: Context, call: Call) -> Answer:
     call.allow("root_oid", "old_roots", "tega_id")
     state, name = context.database.state, call.optional("root_oid")
     if name is not None:
-        call.who.check_sight((name,), READ)
-        _root_version(context, call)
+        _check_root(context, call, name)
+        if name not in state.roots:
+            raise _no_root(name)
     return Response(_edges(edges(state, name, call.flag("old_roots"), call.who.reads)))
 
 
@@ -226,7 +227,7 @@ def applied(context: Context, call: Call) -> Answer:
     """How far each server is that has a root: its version, by tega id."""
     call.allow("root_oid", "tega_id")
     name = call.text("root_oid")
-    call.who.check_sight((name,), READ)
+    _check_root(context, call, name)
     return context.peers.applied(name)
 
 
@@ -236,12 +237,14 @@ def release(context: Context, call: Call) -> Answer:
     return context.peers.release(call.text("root_oid"))
 
 
-def _root_version(context: Context, call: Call) -> int:
-    name = call.text("root_oid")
-    root = context.database.state.roots.get(name)
-    if root is None:
-        raise NotFound(f"no root {dotted((name,))}", path=dotted((name,)))
-    return root.version
+def _check_root(context: Context, call: Call, name: str) -> None:
+    call.who.check_sight((name,), READ)
+    if not sight.knows(context.database.state, call.who, name):
+        raise _no_root(name)
+
+
+def _no_root(name: str) -> NotFound:
+    return NotFound(f"no root {dotted((name,))}", path=dotted((name,)))
 
 
 def ready(context: Context, call: Call) -> Answer:

@@ -39,7 +39,7 @@ from tega.protocol import (
     Unsubscribe,
     is_message,
 )
-from tega.protocol.frames import NORMAL, frame
+from tega.protocol.frames import frame
 from tega.store import commit as commits
 from tega.subscriber import SCOPE
 from tega.watch import Publication
@@ -49,7 +49,8 @@ from tega.web.context import Context
 from tega.web.feed import Feed
 from tega.web.http import Later
 from tega.web.outbox import PING_FRAME, Outbox, Pieces
-from tega.web.sessions import GOING_AWAY, NOT_OURS, REVOKED, TAKEN_OVER
+from tega.web.peerwire import PeerWire
+from tega.web.sessions import GOING_AWAY, NOT_OURS, REVOKED, TAKEN_OVER, Again
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class ServerSession(Feed):
     :param hang_up: closes the connection, with a code and a reason
     :param widen: lets longer messages come from now on
     :param who: whoever has come
+    :param token: the digest of the token shown; None where there was none
     :param address: where from
     :ivar heard: when something came last, by the event loop's clock
     """
@@ -78,11 +80,13 @@ class ServerSession(Feed):
         hang_up: Callable[[int, str], None],
         widen: Callable[[], None],
         who: Who = UNLIMITED,
+        token: str | None = None,
         address: str = "",
     ) -> None:
         super().__init__(context.database, outbox, context.limits, who)
         self.widen = widen
         self.address = address
+        self._token = token
         self._context = context
         self._hang_up = hang_up
         self._connection = Connection(Role.SERVER)
@@ -161,21 +165,23 @@ class ServerSession(Feed):
             return
         if isinstance(message, Subscribe):
             # So that the client knows which of its subscriptions it has not.
-            error.details.update(path=message.path, regex_flag=message.regex)
-        self.refuse(error, "a message" if message is None else message.command)
+            self.refuse(error, message.command, path=message.path, regex_flag=message.regex)
+        else:
+            self.refuse(error, "a message" if message is None else message.command)
 
     def note_refusal(self, error: TegaError, what: str) -> None:
         """Something that it sent is refused."""
         who = self.who.called(self.tega_id)
         self._context.refusals.refused(error, who, self.address, what)
 
-    def refuse(self, error: TegaError, what: str) -> None:
+    def refuse(self, error: TegaError, what: str, **known: Any) -> None:
         """Tell what is wrong with something that has no answer.
 
         :param what: it was
+        :param known: details that the client has given itself
         """
         self.note_refusal(error, what)
-        body = self.who.told(error).body()["error"]
+        body = self.who.told(error).body()["error"] | known
         self.say(body.pop("code"), **body)
 
     def _begin(self, message: Session) -> None:
@@ -287,7 +293,7 @@ class ServerSession(Feed):
                 raise self.who.refused("be another server's peer")
             log.info("%s is a server, and gets its roots from here", self.tega_id)
             self.widen()
-            self.link = self._context.peers.accepted(_PeerWire(self), self.tega_id, self.who)
+            self.link = self._context.peers.accepted(PeerWire(self), self.tega_id, self.who)
             self._from_peer(message)
         elif message.type == "RPC":
             begun = self.heard
@@ -420,10 +426,10 @@ class ServerSession(Feed):
 
     # -- the end --------------------------------------------------------------------------------
 
-    def judge_again(self, again: Callable[[Who], Who | None]) -> None:
+    def judge_again(self, again: Again) -> None:
         """The rules are others now, or the credentials."""
-        who = again(self.who)
-        if who is None or who.helpless or (self.link is not None and not who.peer):
+        who = again(self.who, self._token)
+        if who is None or not who.may_stay(self.tega_id, self.link is not None):
             self.say("unauthorized", message="the credential is not valid any more")
             self.close(REVOKED, "the credential is not valid any more")
         elif self.link is not None and who is not self.who:
@@ -457,23 +463,6 @@ class ServerSession(Feed):
         if self._context.sessions.remove(self) and not self._context.sessions.ending:
             log.info("session %s has ended", self.tega_id)
             self._context.committer.leave(self.tega_id)
-
-
-class _PeerWire:
-    """The connection of a session as a `Wire`."""
-
-    def __init__(self, session: ServerSession) -> None:
-        self._session = session
-
-    @property
-    def backlog(self) -> int:
-        return self._session.outbox.backlog
-
-    def send(self, message: Message) -> None:
-        self._session.send(message)
-
-    def close(self, reason: str) -> None:
-        self._session.close(NORMAL, reason[:100])
 
 
 def _finish(turn: Future[None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from tega.access.who import Who
 from tega.database import Database
@@ -25,6 +25,10 @@ TAKEN_OVER, SILENT, NOT_OURS, REVOKED = 4001, 4002, 4003, 4004
 GOING_AWAY: Final = 1001
 
 
+#: Says who somebody is now, by the digest of the token that came along. See `Keeper.again`.
+Again: TypeAlias = Callable[[Who, str | None], Who | None]
+
+
 class Client(Protocol):
     """A session, as far as it concerns all of them."""
 
@@ -42,7 +46,7 @@ class Client(Protocol):
     def taken_over(self) -> None:
         """Another connection has the tega id now."""
 
-    def judge_again(self, again: Callable[[Who], Who | None]) -> None:
+    def judge_again(self, again: Again) -> None:
         """The rules are others now, or the credentials: `again` says what holds for whom."""
 
     def close(self, code: int, reason: str) -> None:
@@ -160,7 +164,7 @@ class Sessions:
             elif silent > self._ping_interval:
                 session.outbox.send(PING_FRAME)
 
-    def judge_again(self, again: Callable[[Who], Who | None]) -> None:
+    def judge_again(self, again: Again) -> None:
         """The rules are others now, or the credentials."""
         for session in list(self._all):
             session.judge_again(again)

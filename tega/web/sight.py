@@ -9,7 +9,7 @@ from tega import strictjson
 from tega.access import readable
 from tega.access.rules import READ, Place
 from tega.access.who import Who
-from tega.errors import NotFound
+from tega.errors import NoSuchVersion, NotFound
 from tega.paths import Path, dotted
 from tega.store import encode, match
 from tega.store.history import Root, State
@@ -55,10 +55,30 @@ def find(state: State, who: Who, path: Path, version: int | None) -> Seen:
         return Seen(state.find(path, version), path, None)
     who.check_sight(path, READ)
     place = who.rights.at(path)
-    found = state.find(path, version)
+    try:
+        found = state.find(path, version)
+    except NotFound as error:
+        # Which versions there are would tell that there is something.
+        if who.reads(path[:1] if isinstance(error, NoSuchVersion) else path):
+            raise
+        raise _nothing(path) from None
     if not readable.shows(found.content, place):
-        raise NotFound(f"nothing at {dotted(path)}", path=dotted(path))
+        raise _nothing(path)
     return Seen(found, path, place)
+
+
+def _nothing(path: Path) -> NotFound:
+    return NotFound(f"nothing at {dotted(path)}", path=dotted(path))
+
+
+def knows(state: State, who: Who, name: str) -> bool:
+    """Whether somebody may know that there is a root: some version of it has something to read."""
+    if who.rights is None:
+        return True
+    root, place = state.roots.get(name), who.rights.at((name,))
+    if root is None or place.may(READ):
+        return place.may(READ)
+    return any(readable.shows(root.at(n), place) for n in range(root.first, root.version + 1))
 
 
 def roots(state: State, who: Who) -> list[Root]:

@@ -12,6 +12,7 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, ResponseStartLine
 from tornado.iostream import IOStream, StreamClosedError
 
+from tega.access.policy import digest_in
 from tega.access.who import Who
 from tega.errors import Malformed, TooLarge
 from tega.protocol.frames import (
@@ -84,14 +85,17 @@ class WebSockets:
         connection.write_headers(
             ResponseStartLine("HTTP/1.1", 101, "Switching Protocols"), answer
         )
-        address = address_of(connection)
+        address, token = address_of(connection), digest_in(headers.get("Authorization"))
         stream = connection.detach()
-        task = asyncio.get_running_loop().create_task(self._serve(stream, who, address))
+        task = asyncio.get_running_loop().create_task(self._serve(stream, who, token, address))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, stream: IOStream, who: Who, address: str) -> None:
-        connection = _Connection(self._context, stream, Reader(self._limit), who, address)
+    async def _serve(
+        self, stream: IOStream, who: Who, token: str | None, address: str
+    ) -> None:
+        reader = Reader(self._limit)
+        connection = _Connection(self._context, stream, reader, who, token, address)
         try:
             await connection.read()
         except StreamClosedError:
@@ -131,7 +135,13 @@ class _Connection:
     __slots__ = ("_closing", "_loop", "_outbox", "_reader", "_stream", "session")
 
     def __init__(
-        self, context: Context, stream: IOStream, reader: Reader, who: Who, address: str
+        self,
+        context: Context,
+        stream: IOStream,
+        reader: Reader,
+        who: Who,
+        token: str | None,
+        address: str,
     ) -> None:
         self._stream = stream
         self._reader = reader
@@ -140,7 +150,7 @@ class _Connection:
         stream.set_nodelay(True)
         self._outbox = Outbox(stream, context.sessions.outboxes, self._drained)
         self.session = ServerSession(
-            context, self._outbox, self._hang_up, self._widen, who, address
+            context, self._outbox, self._hang_up, self._widen, who, token, address
         )
 
     def _widen(self) -> None:
