@@ -66,10 +66,10 @@ class Keeper:
         return self._policy.who(authorization, certificate or ())
 
     def again(self, who: Who) -> Who | None:
-        """The same one, by what holds now; None: there is no such identity any more."""
+        """The same one, by what holds now; None: its credential is not valid any more."""
         if self._policy is None:
             return UNLIMITED
-        return self._policy.get(who.name) if who.known else self._policy.anybody
+        return self._policy.again(who)
 
     def look(self) -> None:
         """Read the files again where they have changed. What is wrong leaves all as it was."""

@@ -152,6 +152,11 @@ class Policy:
             )
         self._shared: dict[tuple[Rule, ...], Rights] = {}
         self._whos = {name: self._who(name, given) for name in self._identities}
+        self._shown = {
+            (name, shown): self._who(name, given, shown)
+            for name in self._identities
+            for shown in self._credentials(name)
+        }
         self.anybody = self._who(None, given)
 
     def _check_identities(self, where: str) -> None:
@@ -192,11 +197,18 @@ class Policy:
                 if name == ANYBODY and what in ("manage", "peer"):
                     raise Malformed(f"{where}: {what}: not for anybody: name identities or roles")
 
-    def _who(self, name: str | None, given: _Access | None) -> Who:
+    def _credentials(self, name: str) -> list[str]:
+        certificate = self._identities[name].certificate
+        hashes = [token.sha256 for token in self._tokens.get(name, ())]
+        return hashes if certificate is None else [*hashes, certificate]
+
+    def _who(self, name: str | None, given: _Access | None, shown: str | None = None) -> Who:
         if given is None:
             rights = None if name is not None else self._rights(())
             every = name is not None
-            return Who(name or ANYBODY, rights, self, known=every, manage=every, peer=every)
+            return Who(
+                name or ANYBODY, rights, self, known=every, manage=every, peer=every, shown=shown
+            )
         called = self._called(name)
         rights = self._rights(self.rules_of(name or ANYBODY))
         return Who(
@@ -207,6 +219,7 @@ class Policy:
             manage=not called.isdisjoint(given.manage),
             monitor=not called.isdisjoint(given.monitor),
             peer=not called.isdisjoint(given.peer),
+            shown=shown,
         )
 
     def _called(self, name: str | None) -> set[str]:
@@ -250,8 +263,14 @@ class Policy:
         for shown in certificate:
             name = self._certificates.get(shown)
             if name is not None:
-                return self._whos[name]
+                return self._shown[name, shown]
         return self.anybody
+
+    def again(self, who: Who) -> Who | None:
+        """Who has shown a credential before these rules; None where it is not valid any more."""
+        if not who.known:
+            return self.anybody
+        return None if who.shown is None else self._shown.get((who.name, who.shown))
 
     def _of_token(self, authorization: str) -> Who:
         if authorization[: len(_SCHEME)].lower() != _SCHEME:
@@ -265,7 +284,7 @@ class Policy:
             valid |= hmac.compare_digest(kept.sha256, shown)
         if not valid or name is None:
             raise Unauthorized("the token is not valid: it is misspelt, or was removed")
-        return self._whos[name]
+        return self._shown[name, shown]
 
     # -- tega ids -------------------------------------------------------------------------------
 

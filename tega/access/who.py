@@ -37,9 +37,12 @@ class Who:
     :ivar manage: whether it may command the server
     :ivar monitor: whether it may look at the server's own state
     :ivar peer: whether it may be another server
+    :ivar shown: the credential that it has shown: the hash of a token, or a name in a certificate
     """
 
-    __slots__ = ("_tega_ids", "known", "manage", "monitor", "name", "peer", "rights", "tega_id")
+    __slots__ = (
+        "_tega_ids", "known", "manage", "monitor", "name", "peer", "rights", "shown", "tega_id",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -51,9 +54,11 @@ class Who:
         manage: bool = False,
         monitor: bool = False,
         peer: bool = False,
+        shown: str | None = None,
     ) -> None:
         self.name = name
         self.known = known
+        self.shown = shown
         self.rights = rights
         self._tega_ids = tega_ids
         self.manage = manage
