@@ -182,6 +182,11 @@ class Sentinel:
 
     # -- its port -------------------------------------------------------------------------------
 
+    def check_words(self) -> None:
+        """Whether it has never shown an error of the programmer."""
+        before, found, after = self.said.partition("Traceback")
+        assert not found, before[-500:] + found + after[:6000]
+
     def with_port(self) -> Sentinel:
         """Let it offer its health and metrics."""
         self.port = free_port()
