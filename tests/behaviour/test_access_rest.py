@@ -283,7 +283,8 @@ def test_an_ephemeral_node_in_a_hidden_place_is_not_told_of(site: Site) -> None:
     with site.session("admin", "admin-e") as admin:
         admin.put("drop.pub.hid.mk-eph", 1, ephemeral=True)
         more = "- {who: writer, on: drop.pub.hid, may: w}\n- {who: writer, on: drop.pub, may: rw}"
-        site.rules(rules.replace("- {who: writer, on: drop,", f"{more}\n- {{who: writer, on: drop,"))
+        before = "- {who: writer, on: drop,"
+        site.rules(rules.replace(before, f"{more}\n{before}"))
         admin.subscribe("motd")
         try:
             for _ in range(200):
