@@ -167,7 +167,7 @@ def ops(*operations: dict[str, Any]) -> dict[str, Any]:
 
 
 WRITES = [
-    Write("local1", ops(put("conf.b", 1)), "ok", "forbidden"),
+    Write("local1", ops(put("conf.b", 1)), "ok", "ok"),
     Write("agent-7", ops(put("conf.b", 1)), "ok", "ok"),
     # op has its tega ids for itself, but for who may speak for all.
     Write("op", ops(put("conf.b", 1)), "forbidden", "ok"),
