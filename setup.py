@@ -15,7 +15,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["tega", "tega.*"]),
-    package_data={"tega": ["py.typed"]},
+    package_data={"tega": ["py.typed"], "tega.sentinel": ["titania.yaml"]},
     install_requires=[
         "tornado>=6.5",
         "httplib2>=0.22",
@@ -26,6 +26,14 @@ setup(
         "prometheus-client>=0.20",
     ],
     extras_require={
+        "sentinel": [
+            "aetcd>=1.0",
+            "grpcio>=1.66",
+            "protobuf>=5.27",
+            "psycopg[binary]>=3.2",
+            "pymysql>=1.1",
+            "sqlalchemy>=2.0.30",
+        ],
         "test": [
             "hypothesis",
             "mypy",
@@ -43,6 +51,7 @@ setup(
             "tega-server=tega.server:main",
             "tega-cli=tega.cli.main:main",
             "tega-log=tega.cli.logtool:main",
+            "tega-sentinel=tega.sentinel.main:main",
         ],
     },
     classifiers=[

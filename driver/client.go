@@ -184,7 +184,8 @@ func (c *Client) GetRegex(
 	if len(result.Found) == 0 {
 		return nil, refusal("internal", "the answer holds no result")
 	}
-	return matches, result.Found[0].Into(&matches)
+	err = result.Found[0].Into(&matches)
+	return matches, err
 }
 
 // Call calls the function at a dotted path with arguments, and reads what it returns into a value,

@@ -35,9 +35,9 @@ type final struct{ error }
 
 func (f final) Unwrap() error { return f.error }
 
-// frame is something to be sent: a message, or a ping.
+// frame is something to be sent: a message, a ping or a pong.
 type frame struct {
-	ping bool
+	kind int // as the library names them
 	data []byte
 }
 
@@ -105,8 +105,8 @@ func (s *session) unreachable(ctx context.Context, response *http.Response, err 
 	if errors.As(err, &final{}) {
 		return err
 	}
-	if response != nil && response.StatusCode >= 400 && response.StatusCode < 500 {
-		return final{readRefusal(response)}
+	if response != nil && response.StatusCode >= 400 {
+		return lasting(readRefusal(response))
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -141,14 +141,23 @@ func (l *link) greet() (*wire.SessionAck, error) {
 	}
 }
 
-// endOf is the error of an ERROR that ends a session; final unless it is the server's own trouble.
+// endOf is the error of an ERROR that ends a session.
 func endOf(message *wire.Told) error {
 	made := told(message.Body)
 	made.Code, made.Status = message.Code, codes[message.Code].status
-	if made.Status >= 500 {
-		return made
+	return lasting(made)
+}
+
+// lasting marks a refusal as final, unless it may have gone by the next try: where the server has
+// trouble of its own or too much to do, or a proxy speaks for one that is just being started.
+func lasting(why *Error) error {
+	switch status := why.Status; {
+	case status >= 500, status == http.StatusTooManyRequests, status == http.StatusRequestTimeout:
+		return why
+	case why.Code == "" && status != http.StatusUnauthorized && status != http.StatusForbidden:
+		return why
 	}
-	return final{made}
+	return final{why}
 }
 
 // ended is the error of a connection that has ended so: final where the server wants no other one.
@@ -177,6 +186,14 @@ func (l *link) run(ctx context.Context) error {
 	}()
 	stop := context.AfterFunc(ctx, l.leave)
 	defer stop()
+	// The library would answer on its own, with a second for the network to take it: a slow one
+	// would be torn down. What goes out goes out by one goroutine.
+	l.socket.SetPingHandler(func(payload string) error {
+		l.session.mu.Lock()
+		defer l.session.mu.Unlock()
+		l.enqueue(frame{websocket.PongMessage, []byte(payload)})
+		return nil
+	})
 	l.socket.SetPongHandler(func(payload string) error {
 		l.session.ponged(l, payload)
 		return nil
@@ -214,7 +231,7 @@ func (l *link) write() {
 				continue
 			}
 			l.session.mu.Lock()
-			l.enqueue(frame{ping: true})
+			l.ping(nil)
 			l.session.mu.Unlock()
 		case <-l.wake:
 		}
@@ -253,10 +270,10 @@ func (l *link) writeAll() error {
 }
 
 func (l *link) writeOne(one frame) error {
-	if one.ping {
-		return l.socket.WriteControl(websocket.PingMessage, one.data, time.Time{})
+	if one.kind == websocket.TextMessage {
+		return l.socket.WriteMessage(one.kind, one.data)
 	}
-	return l.socket.WriteMessage(websocket.TextMessage, one.data)
+	return l.socket.WriteControl(one.kind, one.data, time.Time{})
 }
 
 // leave lets what waits be sent, and takes leave then.
@@ -279,14 +296,14 @@ func (l *link) send(message wire.Message) {
 	text, err := l.protocol.Send(message)
 	if err != nil {
 		// Only an answer that nobody waits for: all else may come at any time.
-		l.session.log.Debug("not sent", "message", message.Command(), "reason", err)
+		l.session.log.Debug("tega: not sent", "message", message.Command(), "reason", err)
 		return
 	}
-	l.enqueue(frame{data: text})
+	l.enqueue(frame{websocket.TextMessage, text})
 }
 
 // ping lets a ping wait to be sent.
-func (l *link) ping(payload []byte) { l.enqueue(frame{ping: true, data: payload}) }
+func (l *link) ping(payload []byte) { l.enqueue(frame{websocket.PingMessage, payload}) }
 
 func (l *link) enqueue(one frame) {
 	l.waiting = append(l.waiting, one)

@@ -12,6 +12,12 @@ import (
 // Op is one operation of a transaction: made by [Put], [PutEphemeral], [Delete], [Get] or
 // [GetRegex].
 type Op struct {
+	operation
+	err error
+}
+
+// operation is one as the server reads it.
+type operation struct {
 	Ope       string          `json:"ope"`
 	Path      string          `json:"path"`
 	Instance  json.RawMessage `json:"instance,omitempty"`
@@ -19,8 +25,6 @@ type Op struct {
 	Ephemeral bool            `json:"ephemeral,omitempty"`
 	Internal  bool            `json:"internal,omitempty"`
 	RegexFlag bool            `json:"regex_flag,omitempty"`
-
-	err error
 }
 
 // Option is a condition of a change, or what a read is to give.
@@ -46,7 +50,7 @@ func Path(keys ...string) string { return wire.Path(keys).String() }
 // Put replaces what stands at a dotted path with a value, which is written as encoding/json does.
 func Put(path string, value any, options ...Option) Op {
 	instance, err := encode(value)
-	return made(Op{Ope: "PUT", Path: path, Instance: instance, err: err}, options)
+	return made(Op{operation{Ope: "PUT", Path: path, Instance: instance}, err}, options)
 }
 
 // PutEphemeral is [Put] of what goes when the session of this client ends.
@@ -58,18 +62,18 @@ func PutEphemeral(path string, value any, options ...Option) Op {
 
 // Delete removes what stands at a dotted path, and every parent that it leaves empty.
 func Delete(path string, options ...Option) Op {
-	return made(Op{Ope: "DELETE", Path: path}, options)
+	return made(Op{operation: operation{Ope: "DELETE", Path: path}}, options)
 }
 
 // Get reads what stands at a dotted path before the transaction that it is in.
 func Get(path string, options ...Option) Op {
-	return made(Op{Ope: "GET", Path: path}, options)
+	return made(Op{operation: operation{Ope: "GET", Path: path}}, options)
 }
 
 // GetRegex reads all that a pattern matches: one regular expression (RE2) a level, split at \.,
 // each matched from the start of the key.
 func GetRegex(pattern string, options ...Option) Op {
-	return made(Op{Ope: "GET", Path: pattern, RegexFlag: true}, options)
+	return made(Op{operation: operation{Ope: "GET", Path: pattern, RegexFlag: true}}, options)
 }
 
 func made(op Op, options []Option) Op {
@@ -124,7 +128,9 @@ func decode(text []byte, into any, what string) error {
 	return nil
 }
 
-// newID is a new random id.
+// newID is a new random UUID.
 func newID() string {
-	return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64())
+	high, low := rand.Uint64(), rand.Uint64()
+	return fmt.Sprintf("%08x-%04x-%04x-%04x-%012x",
+		high>>32, high>>16&0xffff, high&0xfff|0x4000, low>>48&0x3fff|0x8000, low&(1<<48-1))
 }

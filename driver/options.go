@@ -1,14 +1,15 @@
 package tega
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -34,10 +35,11 @@ type Options struct {
 	// TLS is how it is encrypted, and how the server is verified: by default by the system's
 	// authorities. [TLSFiles] makes one of files.
 	TLS *tls.Config
-	// Token is sent with every request as Authorization: Bearer TOKEN.
+	// Token is NAME.SECRET, as "tega-server token add NAME" has printed it. It goes with the
+	// handshake and every request; without TLS, whoever is on the way can read it.
 	Token string
-	// TegaID says who this is; by default a new one. A server has one session of a tega id: a
-	// second client with the same one takes it over.
+	// TegaID says who this is; by default a new one, which begins with the NAME of the token. A
+	// server has one session of a tega id: a second client with the same one takes it over.
 	TegaID string
 	// Scope is that of subscriptions that do not say another; by default Local.
 	Scope Scope
@@ -52,8 +54,18 @@ type Options struct {
 	PingTimeout time.Duration
 }
 
+// String leaves out the token, so that no log shows it.
+func (o Options) String() string {
+	type plain Options
+	if o.Token != "" {
+		o.Token = "..."
+	}
+	return fmt.Sprintf("%+v", plain(o))
+}
+
 // TLSFiles is a TLS configuration of PEM files: the authorities that a server is verified by, and
-// the certificate of this client with its key. What is empty is left as it is by default.
+// the certificate of this client with its key; without a file of its own, that is with the
+// certificate. What is empty is left as it is by default.
 func TLSFiles(ca, certificate, key string) (*tls.Config, error) {
 	made := &tls.Config{MinVersion: tls.VersionTLS12}
 	if ca != "" {
@@ -67,7 +79,7 @@ func TLSFiles(ca, certificate, key string) (*tls.Config, error) {
 		}
 	}
 	if certificate != "" || key != "" {
-		pair, err := tls.LoadX509KeyPair(certificate, key)
+		pair, err := tls.LoadX509KeyPair(certificate, cmp.Or(key, certificate))
 		if err != nil {
 			return nil, fmt.Errorf("tega: the client's certificate: %w", err)
 		}
@@ -89,14 +101,27 @@ func (s server) url(scheme, path string) string {
 	return scheme + "://" + s.address + path
 }
 
+// isLocal says whether what goes there stays on this machine.
+func (s server) isLocal() bool {
+	host, _, _ := net.SplitHostPort(s.address) // it was made of these
+	return strings.EqualFold(host, "localhost") || net.ParseIP(host).IsLoopback()
+}
+
+// token is what one looks like.
+var token = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
+
 // settled are options with everything filled in.
 func (o Options) settled() (Options, server, error) {
 	at, err := o.server()
 	if err != nil {
 		return o, at, err
 	}
+	if o.Token != "" && !token.MatchString(o.Token) {
+		return o, at, refusal("malformed", "the token is not right: it is NAME.SECRET")
+	}
 	if o.TegaID == "" {
-		o.TegaID = "go-" + newID()
+		name, _, _ := strings.Cut(o.Token, ".")
+		o.TegaID = cmp.Or(name, "go") + "-" + newID()
 	}
 	if err := wire.CheckTegaID(o.TegaID); err != nil {
 		return o, at, malformed(err)
@@ -106,9 +131,6 @@ func (o Options) settled() (Options, server, error) {
 	}
 	if o.Scope != Local && o.Scope != Global {
 		return o, at, refusal("malformed", "scope %q: it is local or global", o.Scope)
-	}
-	if strings.ContainsAny(o.Token, "\r\n") {
-		return o, at, errors.New("tega: the token holds a line break")
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()

@@ -20,12 +20,15 @@ import (
 const tries = 4
 
 func newHTTP(s *session) *http.Client {
-	return &http.Client{Transport: &http.Transport{
+	transport := &http.Transport{
 		Proxy:             http.ProxyFromEnvironment,
 		TLSClientConfig:   s.tls(),
 		ForceAttemptHTTP2: false,
 		IdleConnTimeout:   s.options.PingTimeout,
-	}}
+	}
+	// A server sends nobody elsewhere; whoever does might be after the token.
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &http.Client{Transport: transport, CheckRedirect: stay}
 }
 
 // rest is a request over HTTP.
@@ -179,7 +182,8 @@ func (c *Client) Rollback(ctx context.Context, root string, backto int64) (*Resu
 }
 
 // Transaction is one that is open at the server, until Commit or Cancel; left alone for long it
-// expires. Where all operations are known at once, [Client.Tx] does with one message.
+// expires. Where all operations are known at once, [Client.Tx] does with one message. It is for one
+// goroutine at a time.
 type Transaction struct {
 	// ID is its id at the server.
 	ID     string

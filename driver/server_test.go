@@ -34,14 +34,37 @@ type testServer struct {
 // startServer starts one; it is stopped at the end of the test.
 func startServer(t *testing.T, flags ...string) *testServer {
 	t.Helper()
-	s := &testServer{t: t, directory: t.TempDir(), flags: flags}
+	s := newServer(t, flags...)
 	s.start("0")
+	return s
+}
+
+// newServer is one that is not started yet.
+func newServer(t *testing.T, flags ...string) *testServer {
+	t.Helper()
+	s := &testServer{t: t, directory: t.TempDir(), flags: flags}
 	t.Cleanup(func() {
 		if s.process != nil {
 			s.end(syscall.SIGTERM)
 		}
 	})
 	return s
+}
+
+// token adds a token of a name, which it gives, or removes all that it has.
+func (s *testServer) token(what, name string) string {
+	s.t.Helper()
+	root, python, err := installed()
+	if err != nil {
+		s.t.Skipf("the server of this clone is not installed (%v): run scripts/test once", err)
+	}
+	command := exec.Command(python, "-m", "tega.server", "token", what, name, "-d", s.directory)
+	command.Dir = root
+	text, err := command.CombinedOutput()
+	if err != nil {
+		s.t.Fatalf("token %s %s: %v: %s", what, name, err, text)
+	}
+	return strings.TrimSpace(string(text))
 }
 
 // start starts it, and waits until it listens.
@@ -57,14 +80,20 @@ func (s *testServer) start(port string) {
 	}
 }
 
+// installed is where this clone is, and the Python that its server runs with.
+func installed() (root, python string, err error) {
+	if root, err = filepath.Abs(".."); err != nil {
+		return "", "", err
+	}
+	python = filepath.Join(root, ".venv", "bin", "python")
+	_, err = os.Stat(python)
+	return root, python, err
+}
+
 // launch starts a server process, and waits until it listens.
 func launch(directory, port string, flags ...string) (*exec.Cmd, string, error) {
-	root, err := filepath.Abs("..")
+	root, python, err := installed()
 	if err != nil {
-		return nil, "", err
-	}
-	python := filepath.Join(root, ".venv", "bin", "python")
-	if _, err := os.Stat(python); err != nil {
 		return nil, "", err
 	}
 	arguments := []string{"-m", "tega.server", "-t", "srv", "-d", directory, "-p", port}
@@ -104,8 +133,10 @@ func (s *testServer) end(signal syscall.Signal) {
 func (s *testServer) restart() {
 	s.t.Helper()
 	s.end(syscall.SIGKILL)
-	s.start(s.address[strings.LastIndexByte(s.address, ':')+1:])
+	s.start(s.port())
 }
+
+func (s *testServer) port() string { return s.address[strings.LastIndexByte(s.address, ':')+1:] }
 
 // dial is a client, closed at the end of the test.
 func dial(t *testing.T, options tega.Options) *tega.Client {

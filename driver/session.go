@@ -69,6 +69,9 @@ func begin(ctx context.Context, options Options) (*session, error) {
 		requests:   requests{all: map[uint64]*asked{}},
 		ephemerals: newEphemerals(),
 	}
+	if options.Token != "" && !at.secure && !at.isLocal() {
+		s.log.Warn("tega: the token goes without TLS: whoever is on the way can read it")
+	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.subscriptions = newSubscriptions(s)
 	s.functions = newFunctions(s)
@@ -139,15 +142,15 @@ func (s *session) reconnect(pause *pause) *link {
 	for pause.wait(s.life) {
 		l, ack, err := connect(s.life, s)
 		if err == nil {
+			s.log.Info("tega: connected again", "life", ack.Life, "seq", ack.Seq)
 			s.opened(l, ack)
 			return l
 		}
 		if s.life.Err() != nil {
 			return nil
 		}
-		var why *Error
-		if errors.As(err, &final{}) && errors.As(err, &why) && isLasting(why) {
-			s.finish(why)
+		if last := (final{}); errors.As(err, &last) {
+			s.finish(last.error)
 			return nil
 		}
 		if text := err.Error(); text != shown {
@@ -158,15 +161,8 @@ func (s *session) reconnect(pause *pause) *link {
 	return nil
 }
 
-// isLasting says whether a refusal will be the same next time. What a proxy says for a server that
-// is just being started is not.
-func isLasting(why *Error) bool {
-	return why.Code != "" && why.Status < 500 || why.Status == 401 || why.Status == 403
-}
-
 // opened takes up where the last connection ended.
 func (s *session) opened(l *link, ack *wire.SessionAck) {
-	s.log.Info("tega: session", "life", ack.Life, "seq", ack.Seq)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests.reborn(ack.Life, s.at.address)

@@ -34,6 +34,9 @@ _REMEMBERED: Final = 4096
 _SHORT: Final = 200
 _SHALLOW: Final = 8
 
+#: Most keys of an object that are remembered together.
+_FEW: Final = 16
+
 _TEGA_ID = re.compile(r"[A-Za-z0-9.-][A-Za-z0-9._-]*")
 
 # Longer or other text is no name of a host.
@@ -73,6 +76,18 @@ def check_keys(keys: Collection[Any]) -> None:
 
     :raises Malformed: naming the first that cannot, and the rule
     """
+    # Documents of one kind have the same keys over and over.
+    if len(keys) <= _FEW:
+        try:
+            _checked(tuple(keys))
+            return
+        except TypeError:
+            # Something that is no key, and cannot be remembered: say so below.
+            pass
+    _check_keys(keys)
+
+
+def _check_keys(keys: Collection[Any]) -> None:
     # Most keys are short and plain, which is soon seen of all of them together.
     try:
         joined = "\n".join(keys)
@@ -89,6 +104,9 @@ def check_keys(keys: Collection[Any]) -> None:
         return
     for key in keys:
         check_key(key)
+
+
+_checked = lru_cache(_REMEMBERED // 4)(_check_keys)
 
 
 def check(path: Iterable[str]) -> Path:

@@ -8,7 +8,9 @@ from typing import Any
 
 from tega import errors
 from tega.cli.grammar import CALL, VERBS
-from tega.settings import TABLE, shown
+from tega.options import Program
+from tega.sentinel.settings import PROGRAM as SENTINEL
+from tega.settings import PROGRAM as SERVER
 from tega.web.app import COMMANDS, DOCUMENTS
 
 INTRODUCTION = """# Reference
@@ -43,6 +45,13 @@ separated by colons in a variable, and are a list in the file: `[a, b]`. A value
 goes into a flag or the file.
 """
 
+SENTINEL_SETTINGS = """## Settings of `tega-sentinel`
+
+As those of the server. A flag that says `true or false` stands alone on the command line. Passwords
+are best given as variables or files: others on the machine can read a command line.
+[The sentinel's page](sentinel.md) explains them.
+"""
+
 CLI = """## Commands of `tega-cli`
 
 At the prompt, and as `tega-cli COMMAND ...`. Versions are `--version N` there, a transaction across
@@ -70,6 +79,23 @@ def classes(base: type[errors.TegaError]) -> Iterable[type[errors.TegaError]]:
         yield from classes(below)
 
 
+def settings(program: Program) -> str:
+    """The settings of a program, as a table."""
+    return table(
+        ("flag", "variable", "default", "right is", "meaning"),
+        (
+            (
+                (f"`-{s.short}` " if s.short else "") + f"`--{s.name}`",
+                f"`{program.variable(s)}`",
+                "" if s.default in (None, (), False) else f"`{s.default}`",
+                s.expects,
+                s.help,
+            )
+            for s in program.table
+        ),
+    )
+
+
 def main() -> None:
     """Print the page."""
     print(INTRODUCTION)
@@ -93,21 +119,9 @@ def main() -> None:
     )
     print("A collision that refuses a whole transaction at its commit has status 406.\n")
     print(SETTINGS)
-    print(
-        table(
-            ("flag", "variable", "default", "right is", "meaning"),
-            (
-                (
-                    (f"`-{s.short}` " if s.short else "") + f"`--{s.name}`",
-                    f"`{s.variable}`",
-                    f"`{shown(s.default)}`" if shown(s.default) else "",
-                    s.expects,
-                    s.help,
-                )
-                for s in TABLE
-            ),
-        )
-    )
+    print(settings(SERVER))
+    print(SENTINEL_SETTINGS)
+    print(settings(SENTINEL))
     print(CLI)
     commands = [(f"`{verb.usage}`", verb.help) for verb in VERBS.values()]
     typed = [*dict.fromkeys(commands), (f"`{CALL}`", "call an RPC")]

@@ -1,6 +1,7 @@
 # Sourced by the scripts: makes .venv in the clone, and puts in what is asked for.
 #
 #   prepare            the run-time requirements
+#   prepare sentinel   and what tega-sentinel needs
 #   prepare test       and what the tests need
 #
 # Nothing is downloaded again while requirements.txt and setup.py are unchanged. Scripts that are
@@ -28,7 +29,7 @@ is_fresh() {
 
 is_prepared() {
     # What the tests need holds what a run needs.
-    is_fresh "$1" || { [ "$1" = "$root/.venv/.prepared" ] && is_fresh "$1-test"; }
+    is_fresh "$1" || is_fresh "$root/.venv/.prepared-test"
 }
 
 prepare() {

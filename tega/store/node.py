@@ -284,9 +284,14 @@ def put(
     for depth, key in enumerate(path[1:], 1):
         if type(content) is not Node:
             raise leaf_in_the_way(path[:depth])
-        current = base_of(content, version_of(content, current))
-        above.append((content.children, key, current))
-        content = content.children.get(key, ABSENT)
+        # As `base_of` and `version_of` have it: this is the way of every put.
+        if content.base != UNSET:
+            current = content.base
+        elif content.version != UNSET:
+            current = content.version
+        children = content.children
+        above.append((children, key, current))
+        content = children.get(key, ABSENT)
         if content is ABSENT:
             new = _nested(path[depth + 1 :], new)
             break

@@ -6,6 +6,7 @@ The result is the next `State`, and the `Commit` that led there.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, Literal
 
@@ -31,6 +32,11 @@ from tega.strictjson import dumps
 
 #: Most bytes of a removed subtree that a DELETE's record holds; of a larger one it holds nothing.
 _MAX_REMOVED: Final = 1 << 20
+
+#: Paths and tega ids whose JSON text is remembered, most, and the most keys of such a path: agents
+#: write to the same few places over and over.
+_REMEMBERED: Final = 4096
+_SHALLOW: Final = 8
 
 
 def stage(
@@ -392,11 +398,19 @@ def followed(
     return following
 
 
+@lru_cache(_REMEMBERED)
+def _path_text(path: Path) -> bytes:
+    return dumps(wire(path))
+
+
+_text = lru_cache(_REMEMBERED)(dumps)
+
+
 def record_of(ope: str, path: Path, tega_id: str, instance: bytes | None, version: int) -> bytes:
     return b'{"ope":"%b","path":%b,"tega_id":%b%b,"version":%d}' % (
         b"PUT" if ope == "PUT" else b"DELETE",
-        dumps(wire(path)),
-        dumps(tega_id),
+        _path_text(path) if len(path) <= _SHALLOW else dumps(wire(path)),
+        _text(tega_id),
         b"" if instance is None else b',"instance":' + instance,
         version,
     )

@@ -19,7 +19,7 @@ from service import ROOT, Service, check
 
 from tega.driver import CRUDException, Driver
 from tega.errors import Malformed
-from tega.settings import TABLE, load
+from tega.settings import PROGRAM, TABLE, load
 
 
 def test_a_signal_ends_it_and_the_next_start_has_everything(tmp_path: Path) -> None:
@@ -261,11 +261,11 @@ WRONG = {"config": "a.b", "operational": "_a"} | {
 @pytest.mark.parametrize("setting", JUDGED, ids=lambda setting: setting.name)
 def test_a_wrong_setting_is_named(setting: Any, tmp_path: Path) -> None:
     wrong = WRONG.get(setting.name, "?!")
-    if not setting.flag:
+    if not setting.switch:
         with pytest.raises(Malformed, match=rf"{setting.name}.*{re.escape(setting.expects)}"):
             load([f"--{setting.name}", wrong], {})
-    with pytest.raises(Malformed, match=setting.variable):
-        load([], {setting.variable: wrong})
+    with pytest.raises(Malformed, match=PROGRAM.variable(setting)):
+        load([], {PROGRAM.variable(setting): wrong})
     file = tmp_path / "settings.yaml"
     file.write_text(f"{setting.name}: '{wrong}'\n")
     with pytest.raises(Malformed, match=re.escape(str(file))):

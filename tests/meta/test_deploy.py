@@ -16,6 +16,8 @@ import yaml
 
 from tega.access.command import explain
 from tega.access.policy import Policy
+from tega.sentinel.settings import PROGRAM as SENTINEL
+from tega.settings import PROGRAM as SERVER
 from tega.settings import TABLE
 from tega.web.metrics import FAMILIES
 
@@ -99,19 +101,22 @@ def test_prometheus_reads_the_rules_that_are_there() -> None:
     assert {job["metrics_path"] for job in given["scrape_configs"]} == {"/_metrics"}
 
 
+PROGRAMS = {program.name: program for program in (SERVER, SENTINEL)}
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: str(unit.relative_to(DEPLOY)))
 class TestUnits:
     def test_its_flags_and_settings_exist(self, unit: Path) -> None:
         (command,) = re.findall(r"^ExecStart=(.*)$", unit.read_text(), re.MULTILINE)
         flags = {flag[2:] for flag in command.split() if flag.startswith("--")}
-        assert flags <= {"settings", *[setting.name for setting in TABLE]}
-        assert command.startswith("/opt/tega/.venv/bin/tega-server ")
+        program = PROGRAMS[command.split()[0].removeprefix("/opt/tega/.venv/bin/")]
+        assert flags <= {"settings", *[setting.name for setting in program.table]}
 
     @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
     def test_systemd_takes_it(self, unit: Path, tmp_path: Path) -> None:
         # What it starts must be there.
-        text = unit.read_text().replace("/opt/tega/.venv/bin/tega-server", sys.executable)
-        installed = tmp_path / "tega-server.service"
+        text = re.sub("/opt/tega/.venv/bin/[a-z-]+", sys.executable, unit.read_text())
+        installed = tmp_path / unit.name
         installed.write_text(text.replace("file:///opt/tega", f"file://{ROOT}"))
         done = subprocess.run(
             ["systemd-analyze", "verify", "--man=no", str(installed)],

@@ -574,6 +574,7 @@ def test_every_family_runs(name: str, tmp_path: Path) -> None:
         subscriptions=20,
         sessions=20,
         locals=6,
+        mirrored=200,
     )
     bench = Bench(tmp_path, sizes, peers=[], quiet=True)
     results = cli.measure(bench, [name])

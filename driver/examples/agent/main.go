@@ -175,7 +175,9 @@ func dial(ctx context.Context, options tega.Options) (*tega.Client, error) {
 	for {
 		client, err := tega.Dial(ctx, options)
 		var refusal *tega.Error
-		if err == nil || errors.As(err, &refusal) || ctx.Err() != nil {
+		isFinal := errors.As(err, &refusal) && refusal.Status/100 == 4 &&
+			!errors.Is(err, tega.ErrOverLimit)
+		if err == nil || isFinal || ctx.Err() != nil {
 			return client, err
 		}
 		slog.Warn("trying again", "reason", err)

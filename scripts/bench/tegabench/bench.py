@@ -52,6 +52,8 @@ class Sizes:
     sessions: int = 5000
     #: Local servers of one global server.
     locals: int = 200
+    #: Keys that are mirrored into tables.
+    mirrored: int = 100_000
 
 
 QUICK = Sizes(
@@ -62,6 +64,7 @@ QUICK = Sizes(
     subscriptions=2000,
     sessions=1000,
     locals=40,
+    mirrored=5_000,
 )
 
 

@@ -14,7 +14,8 @@ from tegabench.process import free_port
 from tegabench.systems.base import BATCH, CONNECTIONS, KEYS, Fillable, Kind, System
 
 
-def _b64(data: bytes) -> str:
+def b64(data: bytes) -> str:
+    """Bytes as the gateway takes and gives them."""
     return base64.b64encode(data).decode()
 
 
@@ -51,29 +52,31 @@ class Member(System):
 
     def ready(self) -> bool:
         # A read is linearizable: it answers only once there is a leader.
-        return b"header" in self._post("range", {"key": _b64(b"x")})
+        return b"header" in self.post("range", {"key": b64(b"x")})
 
     def prepare(self) -> None:
         document = values.document(values.tag(0, 0, 0))
         for connection in range(CONNECTIONS):
-            self._put_all([(key(connection, number), document) for number in range(KEYS)])
+            self.put_all([(key(connection, number), document) for number in range(KEYS)])
 
     def tags(self, connection: int) -> list[bytes]:
         held = self._range(b"/bench/c%d/" % connection, b"/bench/c%d0" % connection)
         return [values.tag_of(held[key(connection, number)]) for number in range(KEYS)]
 
     def revision(self) -> int | None:
-        return int(json.loads(self._post("range", {"key": _b64(b"x")}))["header"]["revision"])
+        return int(json.loads(self.post("range", {"key": b64(b"x")}))["header"]["revision"])
 
-    def _post(self, verb: str, body: Any) -> bytes:
+    def post(self, verb: str, body: Any) -> bytes:
+        """Ask the JSON gateway."""
         return httpwire.call(self.address, "POST", f"/v3/kv/{verb}", json.dumps(body).encode())
 
-    def _put_all(self, pairs: list[tuple[bytes, bytes]]) -> None:
-        puts = [{"requestPut": {"key": _b64(k), "value": _b64(v)}} for k, v in pairs]
-        self._post("txn", {"success": puts})
+    def put_all(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        """Put several keys in one transaction."""
+        puts = [{"requestPut": {"key": b64(k), "value": b64(v)}} for k, v in pairs]
+        self.post("txn", {"success": puts})
 
     def _range(self, first: bytes, end: bytes) -> dict[bytes, bytes]:
-        found = json.loads(self._post("range", {"key": _b64(first), "range_end": _b64(end)}))
+        found = json.loads(self.post("range", {"key": b64(first), "range_end": b64(end)}))
         return {
             base64.b64decode(pair["key"]): base64.b64decode(pair["value"])
             for pair in found.get("kvs", [])
@@ -87,10 +90,10 @@ class Etcd(Member, Fillable):
     title = "etcd gateway"
 
     def conversation(self, kind: Kind, connection: int, generation: int) -> Conversation:
-        keys = [_b64(key(connection, number)) for number in range(KEYS)]
+        keys = [b64(key(connection, number)) for number in range(KEYS)]
 
         def document(serial: int) -> str:
-            return _b64(values.document(values.tag(generation, connection, serial)))
+            return b64(values.document(values.tag(generation, connection, serial)))
 
         def put(serial: int) -> bytes:
             body = b'{"key":"%s","value":"%s"}' % (
@@ -117,14 +120,14 @@ class Etcd(Member, Fillable):
     def fill(self, leaves: int) -> None:
         for number, body in values.batches(leaves):
             pairs = json.loads(body)
-            self._put_all(
+            self.put_all(
                 [(f"/big/c{number}/{k}".encode(), str(v).encode()) for k, v in pairs.items()]
             )
 
     def leaf_writer(self, ask: Callable[[int], tuple[int, int]], new: bool) -> Conversation:
         def request(serial: int) -> bytes:
             number, value = ask(serial)
-            body = {"key": _b64(leaf_key(number)), "value": _b64(b"%d" % value)}
+            body = {"key": b64(leaf_key(number)), "value": b64(b"%d" % value)}
             return httpwire.request("POST", "/v3/kv/put", json.dumps(body).encode())
 
         return Conversation(httpwire.connector(self.address), request, httpwire.Replies().count)

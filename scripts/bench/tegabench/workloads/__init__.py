@@ -21,6 +21,7 @@ from tegabench.workloads import (
     restart,
     rpc,
     scale,
+    sentinel,
     sessions,
     stall,
 )
@@ -41,4 +42,5 @@ FAMILIES: Mapping[str, Callable[[Bench], Iterator[Workload]]] = {
     "subscriptions": sessions.subscriptions,
     "sessions": sessions.sessions,
     "peers": peers.peers,
+    "sentinel": sentinel.sentinel,
 }

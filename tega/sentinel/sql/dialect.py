@@ -1,0 +1,203 @@
+"""What differs from one kind of database to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.engine import URL, Connection, Dialect, Engine
+
+from tega.errors import Malformed
+from tega.sentinel.columns import Type
+from tega.sentinel.sink import SinkError
+
+#: Most seconds to connect, and to wait for the answer to a statement.
+_CONNECT: Final = 10
+_ANSWER: Final = 60
+
+#: Where the tables of the sentinel go on a server when no database is named.
+_OWN_SCHEMA: Final = "tega_sentinel"
+
+#: Errors of MariaDB and MySQL that are about the data, though the driver says otherwise: CHECK
+#: constraints, SIGNAL in triggers, texts and values that cannot be converted.
+_MYSQL_DATA: Final = frozenset((1292, 1364, 1366, 1411, 1644, 3819, 3988, 4025))
+
+
+def read_url(text: str, password: str | None) -> URL:
+    """Read the address of a database.
+
+    :raises Malformed: where it is none
+    """
+    try:
+        url = sa.make_url(text)
+        url.get_dialect()
+    except (exc.ArgumentError, exc.NoSuchModuleError, ValueError, ImportError):
+        # The error of SQLAlchemy may show a password.
+        raise Malformed(
+            f"sink address {text.partition(':')[0][:32]}:... is wrong; right is one such as "
+            "sqlite:////var/lib/tega/mirror.db, mysql+pymysql://USER@HOST/DATABASE, "
+            "postgresql+psycopg://USER@HOST/DATABASE, etcd://HOST:PORT/PREFIX, tega://HOST:PORT/PATH"
+        ) from None
+    return url if password is None else url.set(password=password)
+
+
+def connect(url: URL) -> Engine:
+    """The engine of a database. It connects when it is used.
+
+    :raises Malformed: where the driver is not installed
+    """
+    name = url.get_backend_name()
+    arguments: dict[str, Any] = {}
+    if url.get_driver_name() == "pymysql":
+        arguments = {
+            "connect_timeout": _CONNECT, "read_timeout": _ANSWER, "write_timeout": _ANSWER
+        }
+    elif url.get_driver_name() == "psycopg":
+        arguments = {
+            "connect_timeout": _CONNECT, "keepalives_idle": 10, "keepalives_interval": 5,
+            "keepalives_count": 3, "tcp_user_timeout": _ANSWER * 1000,
+        }  # fmt: skip
+    try:
+        engine = sa.create_engine(url, connect_args=arguments, hide_parameters=True)
+    except ImportError as error:
+        raise Malformed(
+            f"the sink needs a driver that is not installed ({error}): pip install 'tega[sentinel]'"
+        ) from None
+    if name in ("mysql", "mariadb"):
+        sa.event.listen(engine, "connect", _strict)
+    return engine
+
+
+def _strict(connection: Any, record: Any) -> None:
+    """Let MariaDB and MySQL refuse what does not fit, instead of cutting it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')")
+
+
+def is_mysql(dialect: Dialect) -> bool:
+    """Whether it is MariaDB or MySQL."""
+    return dialect.name in ("mysql", "mariadb")
+
+
+def collation(dialect: Dialect) -> str:
+    """The collation of MariaDB or MySQL under which texts are the same only if they are."""
+    mariadb = dialect.name == "mariadb" or getattr(dialect, "is_mariadb", False)
+    return "utf8mb4_nopad_bin" if mariadb else "utf8mb4_0900_bin"
+
+
+def sql_type(kind: Type, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+    """The type that a column gets in a database."""
+    made: dict[str, sa.types.TypeEngine[Any]]
+    if is_mysql(dialect):
+        same = {"charset": "utf8mb4", "collation": collation(dialect)}
+        made = {
+            "string": mysql.VARCHAR(kind.size, **same),
+            "text": mysql.LONGTEXT(**same),
+            "json": mysql.LONGTEXT(**same),
+            "datetime": mysql.DATETIME(fsp=kind.size),
+        }
+    else:
+        made = {
+            "string": sa.String(kind.size),
+            "text": sa.Text(),
+            "json": sa.Text(),
+            "datetime": sa.DateTime(),
+        }
+        if dialect.name == "postgresql":
+            made["datetime"] = postgresql.TIMESTAMP(precision=kind.size)
+    made |= {"integer": sa.BigInteger(), "number": sa.Double(), "boolean": sa.Boolean()}
+    return made[kind.kind]
+
+
+def blob(dialect: Dialect) -> sa.types.TypeEngine[Any]:
+    """The type of bytes of any length."""
+    return mysql.LONGBLOB() if is_mysql(dialect) else sa.LargeBinary()
+
+
+def place(schema: str | None, name: str, dialect: Dialect) -> tuple[str | None, str]:
+    """Schema and name of a table: SQLite, which has no schemas, gets both in the name."""
+    if schema is not None and dialect.name == "sqlite":
+        return None, f"{schema}_{name}"
+    return schema, name
+
+
+def own_schema(url: URL, dialect: Dialect) -> str | None:
+    """Where the sentinel's own tables go; None: into the database of the connection."""
+    return _OWN_SCHEMA if is_mysql(dialect) and not url.database else None
+
+
+def upsert(table: sa.Table, key: Sequence[str], dialect: Dialect) -> Any:
+    """A statement that inserts rows, or updates those that are there; None: there is no such."""
+    others = [column.name for column in table.columns if column.name not in key]
+    if is_mysql(dialect):
+        insert = mysql.insert(table)
+        # Without another column, one of the key is given the value that it has.
+        return insert.on_duplicate_key_update(
+            {name: insert.inserted[name] for name in others or key}
+        )
+    if dialect.name not in ("postgresql", "sqlite"):
+        return None
+    made = (postgresql if dialect.name == "postgresql" else sqlite).insert(table)
+    if not others:
+        return made.on_conflict_do_nothing(index_elements=list(key))
+    return made.on_conflict_do_update(
+        index_elements=list(key), set_={name: made.excluded[name] for name in others}
+    )
+
+
+def write(
+    connection: Connection,
+    table: sa.Table,
+    key: Sequence[str],
+    rows: list[dict[str, Any]],
+    one_by_one: bool = False,
+) -> None:
+    """Insert rows, or update those that are there.
+
+    :param one_by_one: look for each row, instead of leaving that to the database
+    """
+    if not rows:
+        return
+    statement = None if one_by_one else upsert(table, key, connection.dialect)
+    if statement is not None:
+        connection.execute(statement, rows)
+        return
+    same = [table.c[name] == sa.bindparam(f"key_{name}") for name in key]
+    others = [name for name in rows[0] if name not in key]
+    for row in rows:
+        keys = {f"key_{name}": row[name] for name in key}
+        found = connection.execute(sa.select(sa.literal(1)).select_from(table).where(*same), keys)
+        if found.first() is None:
+            connection.execute(sa.insert(table), row)
+        elif others:
+            update = sa.update(table).where(*same)
+            connection.execute(update, {**{name: row[name] for name in others}, **keys})
+
+
+def is_about_data(error: exc.SQLAlchemyError) -> bool:
+    """Whether another value would have been taken: an error that trying again does not mend."""
+    if isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError):
+        return True  # A value that cannot be bound.
+    if not isinstance(error, exc.DBAPIError) or error.connection_invalidated:
+        return False
+    if isinstance(error, (exc.DataError, exc.IntegrityError)):
+        return True
+    arguments: tuple[Any, ...] = getattr(error.orig, "args", ())
+    return bool(arguments) and arguments[0] in _MYSQL_DATA
+
+
+def sink_error(error: exc.SQLAlchemyError) -> SinkError:
+    """The error as a sink raises it: what the database said, without statement and values."""
+    original = getattr(error, "orig", None)
+    return SinkError(reason(original if original is not None else error))
+
+
+def reason(error: BaseException) -> str:
+    """What a database has said, in one line."""
+    arguments = error.args
+    if len(arguments) == 2 and isinstance(arguments[0], int):
+        return f"{arguments[1]} ({arguments[0]})"
+    return " ".join(str(error).split())[:500] or type(error).__name__

@@ -1,0 +1,1 @@
+"""Sinks that are trees: etcd and tega, mirrored key by key."""
