@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import socket
 import time
 from collections.abc import Callable, Collection
@@ -79,10 +80,11 @@ class Door:
         name = who.name if who.known and not who.unbound else address_of(connection)
         late = self._rates.take(name, time.monotonic())
         if late:
+            late = math.ceil(late * 1000) / 1000
             raise OverLimit(
-                f"more than {self._rates.rate:g} requests a second: try again in {late:.1f} s",
+                f"more than {self._rates.rate:g} requests a second: try again in {late:g} s",
                 "rate",
-                seconds=round(late, 3),
+                seconds=late,
             )
 
     def _check_origin(self, origin: str, host: str) -> None:
