@@ -26,7 +26,7 @@ _TOGETHER: Final = 1000
 _TOGETHER_BYTES: Final = 4 << 20
 
 #: Seconds that a watch is quiet after its begin before it is taken to have told all there was.
-_QUIET: Final = 0.5
+_QUIET: Final = 1.0
 
 #: How often is tried quickly, the seconds between, and the most that they become after that.
 _QUICK: Final = 5
@@ -61,7 +61,7 @@ class Sentinel:
     """One source, one sink.
 
     :ivar position: where the sink is; None: no whole pass was made yet
-    :ivar passed: whether a full pass was made by this process
+    :ivar passed: whether this process has made a full pass, and taken in what was missed before
     """
 
     def __init__(
@@ -134,44 +134,41 @@ class Sentinel:
         self.position = await self._sink.open()
         await self._source.open()
         await self._pass(list(self._sink.prefixes), None)
+        self._in_step()
 
     async def _follow(self) -> None:
         """Follow the source from the position on, as long as it is there."""
         everything = list(self._sink.prefixes)
-        position = self.position
-        resumed = False
-        if position is None:
-            await self._persist(lambda: self._pass(everything, None))
-        elif self._source.lists_back:
+        if self.position is not None and self._source.lists_back:
             await self._persist(lambda: self._pass_back(everything))
-        elif self._sink.forgets:
+        elif self.position is None or self._sink.forgets:
             await self._persist(lambda: self._pass(everything, None))
-        else:
-            resumed = True
         while True:
             try:
-                await self._stream(resumed)
+                await self._stream()
             except Compacted:
                 self._report.say("the source cannot tell what changed since: listing everything")
                 await asyncio.sleep(_SOON)
                 await self._persist(lambda: self._pass(everything, None))
-            resumed = False
 
-    async def _stream(self, resumed: bool) -> None:
+    async def _stream(self) -> None:
         """Take in what changes, and pass over everything now and then.
 
         :raises Compacted: where the source cannot go on from the position
         """
         assert self.position is not None
+        head = self._source.newest
         changes = await self._source.changes(self.position, self._sink.known())
         waiting = _Waiting()
         reader = asyncio.create_task(waiting.fill(changes))
         try:
-            if resumed:
-                # What has changed since comes first, change by change; then all is compared.
-                while await waiting.wait(_QUIET):
-                    await self._take(waiting)
+            # What was missed comes first, change by change. The source does not say when that is
+            # all: not every revision is of what is mirrored.
+            while self.position.revision < head and await waiting.wait(_QUIET):
+                await self._take(waiting)
+            if not self._due:
                 await self._persist(lambda: self._pass(list(self._sink.prefixes), None))
+            self._in_step()
             while True:
                 prefix, due = min(self._due.items(), key=lambda item: item[1])
                 left = due - time.monotonic()
@@ -245,9 +242,12 @@ class Sentinel:
         self._metrics.pass_seconds.set(time.monotonic() - begun)
         self._metrics.passes.inc()
         self._told(events)
+
+    def _in_step(self) -> None:
+        """All that was there at the start is taken in."""
         if not self.passed:
             self.passed = True
-            name, revision = self._source.name, listing.position.revision
+            name, revision = self._source.name, self._revision()
             self._report.say(
                 f"in step with {name} at revision {revision}", source=name, revision=revision
             )

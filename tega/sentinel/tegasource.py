@@ -51,6 +51,10 @@ class TegaSource(Source):
         self._driver = AsyncDriver(self._address.host, self._address.port, timeout=_PATIENCE)
         with _errors():
             await self._driver.connect()
+            async with self._driver.tx() as nothing:
+                pass
+        assert nothing.result is not None
+        self.newest = nothing.result["seq"]
 
     async def close(self) -> None:
         driver, self._driver = self._driver, None

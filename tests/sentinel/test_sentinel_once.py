@@ -65,7 +65,7 @@ def test_the_sentinel_is_killed_again_and_again(mirror: Mirror, seed: int) -> No
         if not mirror.sentinel.alive:
             mirror.sentinel.launch()
         # Sometimes while it begins, sometimes while it follows.
-        time.sleep(dice.choice([dice.uniform(0.2, 0.8), dice.uniform(0.8, 2)]))
+        time.sleep(dice.choice([dice.uniform(0.3, 0.9), dice.uniform(0.9, 2.5)]))
         mirror.sentinel.kill()
 
     play(mirror, seed, 6, disturb)

@@ -85,6 +85,8 @@ class Database:
         :raises Fenced: where another sentinel has taken it over since
         """
         self._engine.dispose()
+        with self._engine.connect() as connection:
+            dialects.unhindered(connection)
         with self.begin() as connection:
             self._describe(connection)
             made = schema.prepare(connection, self.own, self.targets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -77,9 +77,66 @@ def _strict(connection: Any, record: Any) -> None:
         cursor.execute("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')")
 
 
+def unhindered(connection: Connection) -> None:
+    """Let who reads a SQLite file hold up nobody who writes it, and the other way round.
+
+    Such a file is there to be asked, also for long, and changes all the time.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+
+
 def is_mysql(dialect: Dialect) -> bool:
     """Whether it is MariaDB or MySQL."""
     return dialect.name in ("mysql", "mariadb")
+
+
+#: Character sets of MariaDB and MySQL, and how Python writes them; "" is all of Unicode.
+_CODECS: Final = {
+    "utf8mb4": "", "utf8mb3": "utf8mb3", "utf8": "utf8mb3", "latin1": "cp1252", "ascii": "ascii",
+}  # fmt: skip
+
+
+class Charset(NamedTuple):
+    """The character set of a column of MariaDB or MySQL, and how it compares texts."""
+
+    name: str
+    collation: str
+
+    def holds(self, text: str) -> bool:
+        """Whether it has all these characters."""
+        codec = _CODECS[self.name]
+        if codec == "utf8mb3":
+            return all(character <= "\uffff" for character in text)
+        try:
+            text.encode(codec or "utf-8")
+        except UnicodeEncodeError:
+            return False
+        return True
+
+    def problem(self, dialect: Dialect) -> str | None:
+        """What is wrong with it; None: nothing."""
+        if self.name not in _CODECS:
+            return f"its character set is {self.name}: change it to utf8mb4"
+        if self.collation.endswith("_ci"):
+            return (
+                f"texts that differ only in case would be one under {self.collation}: change it to "
+                f"character set utf8mb4, collation {collation(dialect)}"
+            )
+        return None
+
+
+def charsets(connection: Connection, schema: str | None, table: str) -> dict[str, Charset]:
+    """The character sets of the columns of a table, where that is a matter of columns."""
+    if not is_mysql(connection.dialect):
+        return {}
+    query = sa.text(
+        "SELECT column_name, character_set_name, collation_name FROM information_schema.columns "
+        "WHERE table_schema = COALESCE(:schema, DATABASE()) AND table_name = :table "
+        "AND character_set_name IS NOT NULL"
+    )
+    found = connection.execute(query, {"schema": schema, "table": table})
+    return {name: Charset(charset, order) for name, charset, order in found}
 
 
 def collation(dialect: Dialect) -> str:

@@ -82,7 +82,8 @@ class SqlPass(FullPass):
         return self._connection
 
     def _plan(self) -> Plan:
-        return Plan(self._database.mapping, self._database.keys, self._database.refused)
+        database = self._database
+        return Plan(database.mapping, database.targets, database.keys, database.refused)
 
     def _take(self, piece: Sequence[Entry]) -> None:
         ids = [digest(entry.key) for entry in piece]

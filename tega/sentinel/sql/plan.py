@@ -18,7 +18,7 @@ from tega.sentinel.columns import Misfit
 from tega.sentinel.mapping import Row, Table, digest
 from tega.sentinel.sink import Event
 from tega.sentinel.source import Batch, Entry
-from tega.sentinel.sql.schema import Own
+from tega.sentinel.sql.schema import Own, Target
 
 T = TypeVar("T")
 
@@ -215,8 +215,15 @@ class Plan:
     :ivar events: what that is to people, in order
     """
 
-    def __init__(self, mapping: mappings.Mapping, keys: Keys, refused: Refused) -> None:
+    def __init__(
+        self,
+        mapping: mappings.Mapping,
+        targets: Mapping[str, Target],
+        keys: Keys,
+        refused: Refused,
+    ) -> None:
         self._mapping = mapping
+        self._targets = targets
         self._keys = keys
         self._refused = refused
         self._rows: dict[tuple[str, int], Row] = {}
@@ -255,6 +262,7 @@ class Plan:
         if reason is None:
             try:
                 row = self._mapping.row(scope, entry.key, entry.value)
+                self._targets[row.table.title].check(row.values)
             except Misfit as misfit:
                 reason = str(misfit)
             else:

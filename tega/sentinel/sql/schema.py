@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping as Readable
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -9,7 +11,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import URL, Connection, Dialect, Inspector
 from sqlalchemy.schema import CreateSchema
 
-from tega.sentinel.columns import Type
+from tega.sentinel.columns import Misfit, Type, shown
 from tega.sentinel.mapping import DIGEST, Mapping, Table
 from tega.sentinel.sink import Unfit
 from tega.sentinel.sql import dialect as dialects
@@ -36,11 +38,13 @@ class Target(NamedTuple):
 
     :ivar contested: whether MariaDB or MySQL could take a row for another one by another unique
         key of the table
+    :ivar charsets: what the columns of a table that was there can hold, by name
     """
 
     table: Table
     sql: sa.Table
     contested: bool = False
+    charsets: Readable[str, dialects.Charset] = {}
 
     @property
     def key(self) -> tuple[sa.Column[Any], ...]:
@@ -52,6 +56,18 @@ class Target(NamedTuple):
         """The columns of the mapping, in its order, and last the mark, if there is one."""
         names = [column.name for column in self.table.columns]
         return tuple([self.sql.c[name] for name in names + self.marks])
+
+    def check(self, values: Sequence[Any]) -> None:
+        """Refuse what the columns cannot hold.
+
+        :raises Misfit: naming the column
+        """
+        for column, value in zip(self.table.columns, values, strict=True):
+            charset = self.charsets.get(column.name)
+            if charset is not None and type(value) is str and not charset.holds(value):
+                raise Misfit(
+                    f"{column.name} is {shown(value)}, but its column holds {charset.name} only"
+                )
 
     @property
     def marks(self) -> list[str]:
@@ -163,8 +179,14 @@ def prepare(connection: Connection, own: Own, mapped: dict[str, Target]) -> list
     for title, target in mapped.items():
         if inspector.has_table(target.sql.name, schema=target.sql.schema):
             others = check(inspector, target)
+            charsets = dialects.charsets(connection, target.sql.schema, target.sql.name)
+            for column in target.table.columns:
+                charset = charsets.get(column.name)
+                problem = None if charset is None else charset.problem(connection.dialect)
+                if problem is not None:
+                    raise Unfit(f"table {target.sql.fullname}: column {column.name}: {problem}")
             mapped[title] = target._replace(
-                contested=others and dialects.is_mysql(connection.dialect)
+                contested=others and dialects.is_mysql(connection.dialect), charsets=charsets
             )
         else:
             target.sql.create(connection)
@@ -253,11 +275,6 @@ def _problem(kind: Type, found: Any, dialect: Dialect) -> str | None:
         length = getattr(found, "length", None)
         if length is not None and (kind.kind != "string" or length < kind.size):
             return "it may be too short: make it longer, or the mapping shorter"
-        if (getattr(found, "collation", None) or "").endswith("_ci"):
-            return (
-                "texts that differ only in case would be one there: change it to collation "
-                + dialects.collation(dialect)
-            )
     if kind.kind == "datetime" and dialects.is_mysql(dialect):
         digits = getattr(found, "fsp", None) or 0
         if digits < kind.size:

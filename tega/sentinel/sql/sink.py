@@ -73,7 +73,7 @@ class SqlSink(Sink):
             try:
                 with database.begin() as connection:
                     database.move(connection, position)
-                    plan = Plan(database.mapping, database.keys, refused)
+                    plan = Plan(database.mapping, database.targets, database.keys, refused)
                     plan.work_out(connection, [*self._again(connection, refused), *batches])
                     writer = Writer(database.own, database.targets, database.name, careful)
                     writer.write(connection, plan)

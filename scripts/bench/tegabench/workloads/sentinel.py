@@ -171,7 +171,8 @@ def _changes(mirror: Mirror, etcd: Etcd, sink: Callable[[], str], count: int) ->
             _put(etcd, number, mark)
         begun = time.perf_counter()
         os.kill(mirror.process.pid, signal.SIGCONT)
-        _wait(url, mark, count)
+        # They come in order: with the last one all are there.
+        _wait(url, mark, count - 1)
         return Sample(count / (time.perf_counter() - begun), checked=count)
     finally:
         mirror.stop()
@@ -186,24 +187,24 @@ def _lag(mirror: Mirror, etcd: Etcd, sink: Callable[[], str]) -> Sample:
             mark = f"lag-{time.monotonic_ns()}"
             begun = time.perf_counter()
             _put(etcd, number, mark)
-            _wait(url, mark, 1)
+            _wait(url, mark, number)
             lags.append(time.perf_counter() - begun)
     finally:
         mirror.stop()
     return Sample(1000 * statistics.median(lags), checked=_LAGS)
 
 
-def _wait(url: str, mark: str, count: int) -> None:
-    """Wait until so many rows have this in them."""
-    query = sa.text("SELECT count(*) FROM device WHERE os = :mark").bindparams(mark=mark)
+def _wait(url: str, mark: str, number: int) -> None:
+    """Wait until a row has this in it."""
+    query = sa.text("SELECT os FROM device WHERE deviceName = :name").bindparams(name=_name(number))
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
     end = time.monotonic() + 300
     try:
         with engine.connect() as connection:
-            while connection.scalar(query) < count:
+            while connection.scalar(query) != mark:
                 if time.monotonic() > end:
-                    raise BenchError(f"{count} changes have not come within 300 s")
-                time.sleep(0.001 if count == 1 else 0.02)
+                    raise BenchError(f"the change of {_name(number)} has not come within 300 s")
+                time.sleep(0.001)
     finally:
         engine.dispose()
 
