@@ -112,7 +112,8 @@ func TestTokens(t *testing.T) {
 		options := tega.Options{Address: server.address, Token: wrong}
 		_, err := tega.Dial(ctx, options)
 		is(t, "no token", err, tega.ErrMalformed, 400)
-		if shown := fmt.Sprintf("%v %+v %s", err, options, &options); strings.Contains(shown, wrong) {
+		shown := fmt.Sprintf("%v %+v %s", err, options, &options)
+		if strings.Contains(shown, wrong) {
 			t.Errorf("the token is in %s", shown)
 		}
 	}
