@@ -466,3 +466,19 @@ func TestABlackHole(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestWhatIsNoServer says so, and where.
+func TestWhatIsNoServer(t *testing.T) {
+	for _, status := range []int{301, 404, 502} {
+		other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+		}))
+		defer other.Close()
+		_, err := tega.Dial(short(t), tega.Options{Address: other.URL})
+		var why *tega.Error
+		if !errors.As(err, &why) || why.Status != status ||
+			!strings.Contains(err.Error(), other.Listener.Addr().String()) {
+			t.Errorf("%d: %v", status, err)
+		}
+	}
+}
