@@ -105,10 +105,12 @@ func (s *session) unreachable(ctx context.Context, response *http.Response, err 
 	if errors.As(err, &final{}) {
 		return err
 	}
-	if response != nil && response.StatusCode >= 400 {
-		return lasting(readRefusal(response))
-	}
-	if ctx.Err() != nil {
+	if response != nil && response.StatusCode >= 300 {
+		err = lasting(readRefusal(response))
+		if errors.As(err, &final{}) {
+			return err
+		}
+	} else if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return fmt.Errorf("tega: cannot connect to a server at %s: %w", s.at.address, err)

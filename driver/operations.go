@@ -99,9 +99,11 @@ func encode(value any) (json.RawMessage, error) {
 		return text, nil
 	}
 	// What is not UTF-8 the encoder replaces in silence, but writes the replacement as an escape,
-	// which it does with no character that is really there.
+	// which it does with no character that is really there. Only JSON inside the value may have it
+	// too.
 	if bytes.Contains(bytes.ReplaceAll(text, []byte(`\\`), nil), []byte(`\ufffd`)) {
-		return nil, refusal("malformed", "the value holds a text that is not UTF-8")
+		return nil, refusal("malformed", "the value holds a text that is not UTF-8, or else JSON "+
+			`with the escape \ufffd: write that character as it is`)
 	}
 	return text, nil
 }

@@ -112,7 +112,8 @@ func TestTokens(t *testing.T) {
 		options := tega.Options{Address: server.address, Token: wrong}
 		_, err := tega.Dial(ctx, options)
 		is(t, "no token", err, tega.ErrMalformed, 400)
-		if shown := fmt.Sprintf("%v %+v %s", err, options, &options); strings.Contains(shown, wrong) {
+		shown := fmt.Sprintf("%v %+v %s", err, options, &options)
+		if strings.Contains(shown, wrong) {
 			t.Errorf("the token is in %s", shown)
 		}
 	}
@@ -463,5 +464,21 @@ func TestABlackHole(t *testing.T) {
 	cancel()
 	if err := next(t, dialed); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestWhatIsNoServer says so, and where.
+func TestWhatIsNoServer(t *testing.T) {
+	for _, status := range []int{301, 404, 502} {
+		other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+		}))
+		defer other.Close()
+		_, err := tega.Dial(short(t), tega.Options{Address: other.URL})
+		var why *tega.Error
+		if !errors.As(err, &why) || why.Status != status ||
+			!strings.Contains(err.Error(), other.Listener.Addr().String()) {
+			t.Errorf("%d: %v", status, err)
+		}
 	}
 }

@@ -270,8 +270,8 @@ func placed(place string) (*wire.Since, error) {
 }
 
 // Publish tells a value to all others that hear the messages of a channel now; on other servers to
-// those of Global scope. It is stored nowhere. It is sent once there is a connection, at most once, and has no
-// answer: where the server refuses it, the log alone says so.
+// those of Global scope. It is stored nowhere. It is sent once there is a connection, at most once,
+// and has no answer: where the server refuses it, the log alone says so.
 func (c *Client) Publish(ctx context.Context, channel string, value any) error {
 	path, err := wire.ParsePath(channel)
 	if err != nil {

@@ -11,12 +11,17 @@ import (
 	"unicode/utf8"
 )
 
-// maxDigits is how many digits an integer may have.
-const maxDigits = 4300
+const (
+	// maxDigits is how many digits an integer may have.
+	maxDigits = 4300
+	// maxNesting is how deep arrays and objects may stand in each other: encoding/json reads no
+	// deeper, either.
+	maxNesting = 10000
+)
 
 // CheckJSON refuses what tega refuses and encoding/json lets through: keys given twice in an
 // object, halves of surrogate pairs, bytes that are not UTF-8, numbers that overflow, and more than
-// one document.
+// one document; and what is nested so deep that it would end the program.
 func CheckJSON(text []byte) error {
 	if !utf8.Valid(text) {
 		return malformed("bad JSON: not UTF-8")
@@ -26,7 +31,7 @@ func CheckJSON(text []byte) error {
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
-	if err := checkValue(decoder); err != nil {
+	if err := checkValue(decoder, 0); err != nil {
 		return err
 	}
 	if _, err := decoder.Token(); err != io.EOF {
@@ -35,7 +40,10 @@ func CheckJSON(text []byte) error {
 	return nil
 }
 
-func checkValue(decoder *json.Decoder) error {
+func checkValue(decoder *json.Decoder, depth int) error {
+	if depth > maxNesting {
+		return malformed("bad JSON: nested too deep")
+	}
 	token, err := decoder.Token()
 	if err != nil {
 		return badJSON(err)
@@ -45,10 +53,10 @@ func checkValue(decoder *json.Decoder) error {
 		return checkNumber(token.String())
 	case json.Delim:
 		if token == '{' {
-			return checkObject(decoder)
+			return checkObject(decoder, depth)
 		}
 		for decoder.More() {
-			if err := checkValue(decoder); err != nil {
+			if err := checkValue(decoder, depth+1); err != nil {
 				return err
 			}
 		}
@@ -58,7 +66,7 @@ func checkValue(decoder *json.Decoder) error {
 	return nil
 }
 
-func checkObject(decoder *json.Decoder) error {
+func checkObject(decoder *json.Decoder, depth int) error {
 	keys := map[string]bool{}
 	for decoder.More() {
 		token, err := decoder.Token()
@@ -71,7 +79,7 @@ func checkObject(decoder *json.Decoder) error {
 			return malformed("bad JSON: duplicate key %s in one object", shown(key))
 		}
 		keys[key] = true
-		if err := checkValue(decoder); err != nil {
+		if err := checkValue(decoder, depth+1); err != nil {
 			return err
 		}
 	}

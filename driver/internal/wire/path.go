@@ -129,8 +129,11 @@ func isPlain(key string) bool {
 
 func quote(made *strings.Builder, key string) {
 	made.WriteByte('"')
-	for _, char := range key {
+	for place, char := range key {
 		switch {
+		case char == utf8.RuneError && !strings.HasPrefix(key[place:], string(char)):
+			// Not UTF-8: it stays, and is refused, where it would become another key.
+			made.WriteByte(key[place])
 		case char == '"' || char == '\\':
 			made.WriteByte('\\')
 			made.WriteRune(char)

@@ -14,7 +14,7 @@ import (
 )
 
 // load reads a file of tests/vectors; numbers keep every digit.
-func load(t *testing.T, name string, into any) {
+func load(t testing.TB, name string, into any) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", "..", "tests", "vectors", name))
 	if err != nil {
@@ -23,7 +23,7 @@ func load(t *testing.T, name string, into any) {
 	decode(t, text, into)
 }
 
-func decode(t *testing.T, text []byte, into any) {
+func decode(t testing.TB, text []byte, into any) {
 	t.Helper()
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
