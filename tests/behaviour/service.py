@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import signal
@@ -28,6 +29,9 @@ class Service:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=before,
         )
         assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        # Nobody reads it before the end, and a server that logs much must not wait for that.
+        fcntl.fcntl(self.process.stderr, fcntl.F_SETPIPE_SZ, 1 << 20)
         self.port = 0
         for line in self.process.stdout:
             if line.startswith("ready on "):
