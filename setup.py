@@ -40,6 +40,7 @@ setup(
             "pytest",
             "pytest-xdist",
             "ruff",
+            "schemathesis; python_version >= '3.11'",
             "trustme",
             "types-PyYAML",
             "types-httplib2",

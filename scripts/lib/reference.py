@@ -25,7 +25,7 @@ JSON in and out, UTF-8, on port 8739. A path has one percent-encoded key a segme
 `0`; a parameter that is not known, or given twice, is refused. `tega_id` names who asks. A change
 may carry the header `Idempotency-Key`, 1 to 255 characters: sent again with the same key
 it gives the first answer and changes nothing. An open transaction's own id does the same for its
-commit.
+commit. The same for programs: `GET /_openapi`, and [openapi.json](openapi.json).
 
 What a command *needs* where there is access control ([security](security.md)): *rights* on the
 paths that it is about, to *monitor* or to *manage* the server, or *nothing*.
@@ -101,8 +101,8 @@ def main() -> None:
     print(INTRODUCTION)
     print(REST)
     rows = [
-        (method, "/KEY/KEY/...", "rights", first_line(handler))
-        for method, handler in DOCUMENTS.items()
+        (method, "/KEY/KEY/...", one.needs.value, first_line(one.handler))
+        for method, one in DOCUMENTS.items()
     ]
     for name, one in COMMANDS.items():
         rows.append(

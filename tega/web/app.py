@@ -2,76 +2,66 @@
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final, NamedTuple, TypeAlias
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Final
 
+from tega import strictjson
 from tega.errors import MethodNotAllowed, NoSuchCommand
 from tega.web import documents, management
 from tega.web import metrics as prometheus
-from tega.web.context import Context
+from tega.web.commands import Command, Needs
+from tega.web.context import Context, client_id
 from tega.web.http import Answer, Call, Response, error_response
-
-Endpoint: TypeAlias = Callable[[Context, Call], Answer]
-
-
-class Needs(enum.Enum):
-    """What somebody must be to use a command, beside what the rules say of paths.
-
-    :cvar NOTHING: it tells nothing that is worth anything, even to who is not known
-    :cvar RIGHTS: it is judged by the rules, in the handler
-    :cvar MONITOR: it shows the server's own state
-    :cvar MANAGE: it concerns the server as a whole
-    """
-
-    NOTHING = "nothing"
-    RIGHTS = "rights"
-    MONITOR = "monitor"
-    MANAGE = "manage"
-
-
-class Command(NamedTuple):
-    """A management command.
-
-    :ivar methods: the HTTP methods that it is offered with
-    """
-
-    needs: Needs
-    handler: Endpoint
-    methods: tuple[str, ...]
-
-
-DOCUMENTS: Final[Mapping[str, Endpoint]] = {
-    "GET": documents.get,
-    "PUT": documents.put,
-    "DELETE": documents.delete,
-}
+from tega.web.openapi import describe
 
 _GET: Final = ("GET",)
 _POST: Final = ("POST",)
 
+#: What is done with documents, by HTTP method.
+DOCUMENTS: Final[Mapping[str, Command]] = {
+    "GET": Command(
+        Needs.RIGHTS, documents.get, _GET,
+        ("version", "internal", "regex_flag", "consistent", "txid"),
+    ),
+    "PUT": Command(Needs.RIGHTS, documents.put, ("PUT",), ("version", "ephemeral", "txid")),
+    "DELETE": Command(Needs.RIGHTS, documents.delete, ("DELETE",), ("version", "txid")),
+}  # fmt: skip
+
+
+def openapi(context: Context, call: Call) -> Answer:
+    """This interface, described as OpenAPI 3.1."""
+    return Response(_described())
+
+
+@functools.cache
+def _described() -> bytes:
+    return strictjson.dumps(describe(COMMANDS, DOCUMENTS))
+
+
 COMMANDS: Final[Mapping[str, Command]] = {
-    "_applied": Command(Needs.RIGHTS, management.applied, _GET),
+    "_applied": Command(Needs.RIGHTS, management.applied, _GET, ("root_oid",)),
     "_begin": Command(Needs.RIGHTS, management.begin, _POST),
-    "_cancel": Command(Needs.RIGHTS, management.cancel, _POST),
-    "_cand": Command(Needs.RIGHTS, management.cand, _POST),
+    "_cancel": Command(Needs.RIGHTS, management.cancel, _POST, ("txid",)),
+    "_cand": Command(Needs.RIGHTS, management.cand, _POST, ("txid",)),
     "_channels": Command(Needs.MONITOR, management.channels, _GET),
     "_clear": Command(Needs.MANAGE, management.clear, _POST),
-    "_commit": Command(Needs.RIGHTS, management.commit, _POST),
-    "_edges": Command(Needs.RIGHTS, management.edges_of, _GET),
+    "_commit": Command(Needs.RIGHTS, management.commit, _POST, ("txid",)),
+    "_edges": Command(Needs.RIGHTS, management.edges_of, _GET, ("root_oid", "old_roots")),
     "_forwarders": Command(Needs.MONITOR, management.forwarders, _GET),
     "_global": Command(Needs.MONITOR, management.global_channels, _GET),
     "_health": Command(Needs.NOTHING, management.health, _GET),
     "_ids": Command(Needs.MONITOR, management.ids, _GET),
     "_metrics": Command(Needs.MONITOR, prometheus.metrics, _GET),
+    "_openapi": Command(Needs.NOTHING, openapi, _GET),
     "_old": Command(Needs.RIGHTS, management.old, _GET),
     "_plugins": Command(Needs.MONITOR, management.plugins, _GET),
-    "_release": Command(Needs.MANAGE, management.release, _POST),
+    "_release": Command(Needs.MANAGE, management.release, _POST, ("root_oid",)),
     "_ready": Command(Needs.NOTHING, management.ready, _GET),
     "_reload": Command(Needs.MANAGE, management.reload, ("GET", "POST")),
-    "_rollback": Command(Needs.RIGHTS, management.rollback, _POST),
+    "_rollback": Command(Needs.RIGHTS, management.rollback, _POST, ("root_oid", "backto")),
     "_roots": Command(Needs.RIGHTS, management.roots, _GET),
-    "_rpc": Command(Needs.RIGHTS, management.rpc, _POST),
+    "_rpc": Command(Needs.RIGHTS, management.rpc, _POST, ("path",)),
     "_ss": Command(Needs.MANAGE, management.snapshot, _POST),
     "_subscribers": Command(Needs.MONITOR, management.subscribers, _GET),
     "_sync": Command(Needs.MONITOR, management.sync, _POST),
@@ -92,15 +82,17 @@ class App:
         if not call.path.startswith("/_"):
             if call.who.helpless:
                 raise call.who.refused("use this server")
-            endpoint = DOCUMENTS.get(call.method)
-            if endpoint is None:
+            found = DOCUMENTS.get(call.method)
+            if found is None:
                 return _not_allowed(call, DOCUMENTS)
         else:
-            command = _command(call)
-            if call.method not in command.methods:
-                return _not_allowed(call, command.methods)
-            endpoint = command.handler
-        return endpoint(self._context, call)
+            found = _command(call)
+            if call.method not in found.methods:
+                return _not_allowed(call, found.methods)
+        call.allow(*found.params, "tega_id")
+        if call.optional("tega_id") is not None:
+            client_id(call)
+        return found.handler(self._context, call)
 
 
 def _command(call: Call) -> Command:

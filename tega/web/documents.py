@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from tega import strictjson
 from tega.errors import Malformed
@@ -15,12 +14,9 @@ from tega.web import sight
 from tega.web.context import Context, client_id, client_key
 from tega.web.http import Answer, Call, Response
 
-_GET: Final = ("version", "internal", "regex_flag", "consistent", "txid", "tega_id")
-
 
 def get(context: Context, call: Call) -> Answer:
     """A subtree, the whole database, or every match of a regex path."""
-    call.allow(*_GET)
     client_id(call)
     version = call.integer("version")
     internal = call.flag("internal")
@@ -69,7 +65,6 @@ def _staleness(names: Iterable[str]) -> dict[str, str]:
 
 def put(context: Context, call: Call) -> Answer:
     """Replace a subtree, at once or in an open transaction."""
-    call.allow("version", "ephemeral", "txid", "tega_id")
     tega_id = client_id(call)
     ephemeral = call.flag("ephemeral")
     if not call.body:
@@ -86,7 +81,6 @@ def put(context: Context, call: Call) -> Answer:
 
 def delete(context: Context, call: Call) -> Answer:
     """Remove a subtree, at once or in an open transaction."""
-    call.allow("version", "txid", "tega_id")
     tega_id = client_id(call)
     path = _document_path(call)
     call.who.check_write(path)

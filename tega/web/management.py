@@ -33,13 +33,11 @@ _SYNC: Final = 30.0
 
 def begin(context: Context, call: Call) -> Answer:
     """Open a transaction."""
-    call.allow("tega_id")
     return {"txid": context.transactions.begin(client_id(call), call.who)}
 
 
 def cand(context: Context, call: Call) -> Answer:
     """The roots that an open transaction touches, as its commit would leave them."""
-    call.allow("txid", "tega_id")
     found = context.transactions.use(call.text("txid"), call.who)
     candidate = context.database.candidate(found.operations, found.tega_id)
     return Response(sight.candidate(candidate, call.who))
@@ -47,7 +45,6 @@ def cand(context: Context, call: Call) -> Answer:
 
 def cancel(context: Context, call: Call) -> Answer:
     """Forget an open transaction."""
-    call.allow("txid", "tega_id")
     txid = call.text("txid")
     context.transactions.end(txid, None, call.who)
     return {"txid": txid}
@@ -59,7 +56,6 @@ async def commit(context: Context, call: Call) -> Answer:
     Sent again after a lost answer, it gives the first result: the transaction's own id serves where
     the client gives none.
     """
-    call.allow("txid", "tega_id")
     txid, key = call.text("txid"), client_key(call)
     known = context.database.state.ids.results.get(key or txid)
     if known is not None:
@@ -89,7 +85,6 @@ def _commit(context: Context, txid: str, key: str | None, who: Who) -> Later:
 
 def rollback(context: Context, call: Call) -> Answer:
     """Make an old version of a root its newest."""
-    call.allow("root_oid", "backto", "tega_id")
     backto = call.integer("backto")
     if backto is None:
         raise Malformed("missing parameter 'backto'", parameter="backto")
@@ -100,14 +95,12 @@ def rollback(context: Context, call: Call) -> Answer:
 
 async def clear(context: Context, call: Call) -> Answer:
     """Forget everything; a new life begins."""
-    call.allow("tega_id")
     await _in_thread(context.database.clear)
     return {"life": context.database.state.life}
 
 
 async def snapshot(context: Context, call: Call) -> Answer:
     """Write a snapshot."""
-    call.allow("tega_id")
     client_id(call)
     await _in_thread(context.database.snapshot, True)
     return {"seq": context.database.state.seq}
@@ -119,7 +112,6 @@ async def _in_thread(function: Any, *args: Any) -> None:
 
 async def sync(context: Context, call: Call) -> Answer:
     """Compare with the global server, and wait until both have the same."""
-    call.allow("tega_id")
     dialer, peers = context.dialer, context.peers
     if dialer is None:
         raise NoPeer("no peer is configured, so there is nothing to catch up with")
@@ -140,7 +132,6 @@ async def sync(context: Context, call: Call) -> Answer:
 
 async def rpc(context: Context, call: Call) -> Answer:
     """Call the function at a path."""
-    call.allow("path", "tega_id")
     path = parse(call.text("path"))
     call.who.check(CALL, path)
     result = await context.calls.submit(path, call.body, client_id(call))
@@ -149,13 +140,11 @@ async def rpc(context: Context, call: Call) -> Answer:
 
 def roots(context: Context, call: Call) -> Answer:
     """Every root and its newest version."""
-    call.allow("tega_id")
     return {root.name: root.version for root in sight.roots(context.database.state, call.who)}
 
 
 def old(context: Context, call: Call) -> Answer:
     """Every root's readable old versions, those of deleted roots too."""
-    call.allow("tega_id")
     state = context.database.state
     names = [name for name in sorted(state.roots) if sight.knows(state, call.who, name)]
     return [{name: state.roots[name].old_versions()} for name in names]
@@ -163,50 +152,42 @@ def old(context: Context, call: Call) -> Answer:
 
 def channels(context: Context, call: Call) -> Answer:
     """The channels, and the tega ids that subscribe to them."""
-    call.allow("tega_id")
     return context.database.hub.channels()
 
 
 def subscribers(context: Context, call: Call) -> Answer:
     """The tega ids that subscribe, and to which channels."""
-    call.allow("tega_id")
     return context.database.hub.subscribers()
 
 
 def ids(context: Context, call: Call) -> Answer:
     """The tega ids of live sessions and plugins."""
-    call.allow("tega_id")
     return context.database.live_ids()
 
 
 def global_channels(context: Context, call: Call) -> Answer:
     """The channels of global scope."""
-    call.allow("tega_id")
     return context.database.hub.global_channels()
 
 
 def forwarders(context: Context, call: Call) -> Answer:
     """The connected peers that subscriptions are forwarded to."""
-    call.allow("tega_id")
     return context.peers.forwarders()
 
 
 def plugins(context: Context, call: Call) -> Answer:
     """The plugins that are loaded, and their scopes."""
-    call.allow("tega_id")
     return context.plugins.scopes()
 
 
 def reload(context: Context, call: Call) -> Answer:
     """Load the plugins anew, and list them."""
-    call.allow("tega_id")
     context.plugins.reload()
     return context.plugins.scopes()
 
 
 def edges_of(context: Context, call: Call) -> Answer:
     """Parents and children, for drawing."""
-    call.allow("root_oid", "old_roots", "tega_id")
     state, name = context.database.state, call.optional("root_oid")
     if name is not None:
         _check_root(context, call, name)
@@ -225,7 +206,6 @@ def _edges(pairs: Iterator[tuple[str, str]]) -> Iterator[bytes]:
 
 def applied(context: Context, call: Call) -> Answer:
     """How far each server is that has a root: its version, by tega id."""
-    call.allow("root_oid", "tega_id")
     name = call.text("root_oid")
     _check_root(context, call, name)
     return context.peers.applied(name)
@@ -233,7 +213,6 @@ def applied(context: Context, call: Call) -> Answer:
 
 def release(context: Context, call: Call) -> Answer:
     """Give a tree led by another server back to this one."""
-    call.allow("root_oid", "tega_id")
     return context.peers.release(call.text("root_oid"))
 
 
@@ -253,7 +232,6 @@ def ready(context: Context, call: Call) -> Answer:
     A server that listens has read its log and loaded its plugins. A global server that is away does
     not matter: reads, and writes of what is led here, go on.
     """
-    call.allow("tega_id")
     if context.sessions.ending:
         raise Unavailable("the server ends: it finishes what it has begun")
     if context.database.refusal is not None:
@@ -266,7 +244,6 @@ def health(context: Context, call: Call) -> Answer:
 
     Who may not look at the server's state gets the status, and nothing more.
     """
-    call.allow("tega_id")
     database = context.database
     state, refusal = database.state, database.refusal
     body: dict[str, Any] = {"status": "ok" if refusal is None else "read_only"}

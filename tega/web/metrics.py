@@ -345,7 +345,6 @@ class _Server(Collector):
 
 def metrics(context: Context, call: Call) -> Answer:
     """What this server counts and how it stands, for Prometheus."""
-    call.allow("tega_id")
     # One of its own: the library's registry is one for the whole process, and for good.
     registry = CollectorRegistry()
     registry.register(_Server(context))
