@@ -274,8 +274,14 @@ class Server:
         if dialer is not None:
             dialer.start()
 
+    def look(self) -> None:
+        """Read credentials, rules and certificates where they have changed."""
+        self._keeper.look()
+        if self.certificates is not None:
+            self.certificates.renew()
+
     def _look_again(self) -> None:
-        """Read credentials and rules where they have changed, and look again in a moment."""
+        """Look for other credentials and rules, and again in a moment."""
         self._keeper.look()
         self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look_again)
 
@@ -435,8 +441,7 @@ async def run(settings: Settings, database: Database, out: TextIO) -> None:
     except BaseException:
         database.close()
         raise
-    if server.certificates is not None:
-        loop.add_signal_handler(signal.SIGHUP, server.certificates.renew)
+    loop.add_signal_handler(signal.SIGHUP, server.look)
     state = database.state
     out.write(
         f"tega id {database.tega_id}, commit log {settings.logdir}, "
