@@ -351,9 +351,9 @@ def _read(setting: Setting, text: str | list[str], source: str) -> Any:
 
 def _from_file(path: Path) -> dict[str, Any]:
     try:
-        # Every scalar as text: each setting reads its own.
-        given = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        # Every scalar as text: each setting reads its own. This loader makes nothing else.
+        given = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise Malformed(f"settings file {path}: {error}") from None
     if given is None or given == "":
         return {}
