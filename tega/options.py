@@ -172,8 +172,9 @@ class Program:
 
     def _from_file(self, path: Path) -> dict[str, Any]:
         try:
-            # Every scalar as text: each setting reads its own.
-            given = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+            # Every scalar as text: each setting reads its own. This loader makes nothing else.
+            content = path.read_text(encoding="utf-8")
+            given = yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise Malformed(f"settings file {path}: {error}") from None
         if given is None or given == "":

@@ -187,7 +187,7 @@ class Server:
         self._service: Service | None = None
         self._context: Context | None = None
         self._pulse: Pulse | None = None
-        self._random = Random()
+        self._random = Random()  # noqa: S311  # no secret: it only spreads retries
         self._keeper = keeper_of(settings)
         self._looking: asyncio.TimerHandle | None = None
         #: None: it listens without TLS.

@@ -364,7 +364,8 @@ class _Loader(yaml.SafeLoader):
     """Every scalar as text, and no key twice: the last one would count, in silence."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        keys = [self.construct_object(key, deep=True) for key, _ in pairs]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(
@@ -378,11 +379,18 @@ _Loader.yaml_implicit_resolvers = {
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
+# A tag asks for something else in vain: the constructors of those raise whatever they like.
+_Loader.yaml_constructors = {
+    tag: constructor
+    for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in ("null", "str", "seq", "map")
+}
+
 
 def _converted(text: str, kind: Any, where: str) -> Any:
     try:
         # A subclass of SafeLoader: it makes nothing but plain values.
-        given = yaml.load(text, Loader=_Loader)
+        given = yaml.load(text, Loader=_Loader)  # noqa: S506
         return msgspec.convert({} if given is None else given, kind)
     except (yaml.YAMLError, msgspec.ValidationError, RecursionError) as error:
         raise Malformed(f"{where}: {' '.join(str(error).split())}") from None

@@ -50,7 +50,7 @@ class Frame(NamedTuple):
 
 def accept_value(key: str) -> str:
     """The value of ``Sec-WebSocket-Accept`` that answers a ``Sec-WebSocket-Key``."""
-    return base64.b64encode(sha1(key.encode() + _GUID).digest()).decode()
+    return base64.b64encode(sha1(key.encode() + _GUID, usedforsecurity=False).digest()).decode()
 
 
 def frame(payload: bytes, opcode: int = TEXT, last: bool = True) -> bytes:

@@ -64,7 +64,7 @@ def parse(text: str, name: str) -> Any:
     :raises Malformed: naming the file and the line
     """
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(text, _Loader)  # noqa: S506
     except yaml.YAMLError as error:
         raise Malformed(f"mapping {name}: {' '.join(str(error).split())}") from None
 
