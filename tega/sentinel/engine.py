@@ -222,20 +222,21 @@ class Sentinel:
         """A full pass over some prefixes, as they were at a position or are at the newest."""
         while True:
             begun = time.monotonic()
-            listing = await self._source.listing(prefixes, position)
-            made = self._sink.full_pass(prefixes, listing.position)
             try:
-                await feed(listing, made.take, self._report)
-                events = await _whole(made.finish())
+                listing = await self._source.listing(prefixes, position)
+                made = self._sink.full_pass(prefixes, listing.position)
+                try:
+                    await feed(listing, made.take, self._report)
+                    events = await _whole(made.finish())
+                finally:
+                    await made.close()
+                break
             except Again:
-                continue
+                pass
             except Compacted:
+                # While a long listing of the newest was read.
                 if position is not None:
                     raise
-                continue
-            finally:
-                await made.close()
-            break
         self.position = listing.position
         for prefix in prefixes:
             self._due[prefix] = time.monotonic() + self._sink.prefixes[prefix]

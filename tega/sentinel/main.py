@@ -36,8 +36,8 @@ from tega.sentinel.tegasource import TegaSource
 from tega.sentinel.tree.etcd import EtcdSink
 from tega.sentinel.tree.tega import TegaSink
 
-#: Exit statuses: something differs or failed; wrong settings; another sentinel has taken over.
-_FAILED, _WRONG, _TAKEN = 1, 2, 3
+#: Exit statuses: something differs; wrong settings; another sentinel has taken over; it failed.
+_DIFFERS, _WRONG, _TAKEN, _FAILED = 1, 2, 3, 4
 
 
 class Ends(NamedTuple):
@@ -166,7 +166,7 @@ async def _compared(settings: Settings, these: Ends, report: Report) -> int:
     report.events(found, would=True)
     if found:
         report.say(f"{len(found)} differ: above is what would mend them")
-        return _FAILED
+        return _DIFFERS
     report.say(f"{these.sink.name} agrees with {these.source.name}")
     return 0
 
@@ -195,8 +195,8 @@ async def run(settings: Settings, these: Ends, report: Report) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``tega-sentinel``.
 
-    :returns: the exit status: 0; 1 where something differs, or a single pass failed; 2 for a wrong
-        setting; 3 where another sentinel has taken over the checkpoint
+    :returns: the exit status: 0; 1 where something differs; 2 for a wrong setting; 3 where another
+        sentinel has taken over the checkpoint; 4 where source or sink cannot be used
     """
     try:
         settings = load(sys.argv[1:] if arguments is None else arguments, os.environ)

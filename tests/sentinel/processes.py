@@ -16,7 +16,7 @@ from typing import TypeVar
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 #: Seconds within which whatever is waited for happens, on a busy machine.
-PATIENCE = 20.0
+PATIENCE = 30.0
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ def until(found: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
     limit = time.monotonic() + seconds
     while not (value := found()):
         assert time.monotonic() < limit, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)
+        time.sleep(0.05)
     return value
 
 

@@ -204,7 +204,7 @@ def machine(request: pytest.FixtureRequest, etcd: Etcd) -> type[SentinelMachine]
 
 
 def test_machine(machine: type[SentinelMachine]) -> None:
-    run_state_machine_as_test(machine, settings=sized(3, 15))
+    run_state_machine_as_test(machine, settings=sized(2, 15))
 
 
 @pytest.mark.long
