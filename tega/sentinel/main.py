@@ -136,7 +136,7 @@ async def work(settings: Settings, these: Ends, report: Report) -> int:
     if settings.verify or settings.dry_run:
         return await _compared(settings, these, report)
     measured = Metrics()
-    sentinel = Sentinel(these.source, these.sink, report, measured, Random())  # noqa: S311
+    sentinel = Sentinel(these.source, these.sink, report, measured, Random())  # noqa: S311  # it only spreads retries
     if settings.once:
         await sentinel.once()
         return 0
