@@ -30,6 +30,12 @@ class Metrics:
         self.changed = self._gauge("last_transaction_seconds", "Time of the last transaction")
         self.pass_seconds = self._gauge("full_pass_seconds", "Length of the last full pass")
         self.connected = self._gauge("connected", "Whether it is connected: source and sink", "end")
+        # What has not happened yet is there as 0.
+        for kind in ("insert", "update", "delete", "reject", "error"):
+            self.events.labels(kind)
+        for end in ("source", "sink"):
+            self.retries.labels(end)
+            self.connected.labels(end)
 
     def _counter(self, name: str, help: str, *labels: str) -> Counter:
         return Counter(f"tega_sentinel_{name}", help, labels, registry=self.registry)
