@@ -245,7 +245,7 @@ def read_ids(body: bytes) -> list[str]:
 def _read(decoder: msgspec.json.Decoder[T], body: bytes, what: str) -> T:
     try:
         return decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Malformed(f"{what}: {error}") from None
 
 
@@ -436,7 +436,7 @@ def barrier_in(body: bytes) -> str | None:
     """The root that a request asks about; None where it is to be committed."""
     try:
         return _barrier.decode(body).barrier
-    except msgspec.ValidationError:
+    except (msgspec.DecodeError, RecursionError):
         return None
 
 

@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 #: Seconds after what had no place until the roots are asked for again.
 _PATIENCE: Final = 0.5
 
+#: Most seconds that a call may be given: no clock adds any number.
+_LONGEST_CALL: Final = 1e9
+
 
 class Desk(Protocol):
     """What a link needs of the server that it belongs to."""
@@ -270,7 +273,7 @@ class Link:
     def _call(self, message: Request) -> Later:
         given = codec.object_in(message.body)
         seconds = given.pop("seconds", None)
-        if type(seconds) not in (int, float):
+        if type(seconds) not in (int, float) or abs(seconds) > _LONGEST_CALL:
             raise Malformed("a call without the seconds that it may take")
         path = parse(message.path)
         return self._desk.call(self, path, strictjson.dumps(given), message.tega_id, seconds)
