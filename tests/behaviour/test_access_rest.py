@@ -128,6 +128,7 @@ TABLE = [
     R("GET", "/_metrics",                     "200 403 403 403 200 401 401"),
     R("GET", "/_old",                         "200 200 200 200 200 200 401"),
     R("GET", "/_plugins",                     "200 403 403 403 200 401 401"),
+    R("GET", "/_openapi",                     "200 200 200 200 200 200 401"),
     R("GET", "/_ready",                       "200 200 200 200 200 200 401"),
     # There is nothing to release, nor anybody to catch up with.
     R("POST", "/_release?root_oid=inv",       "404 403 403 403 403 401 401"),
@@ -180,6 +181,9 @@ def test_the_table(site: Site, row: Row) -> None:
         url = row.url.format(own=own, other=other)
         status, text = site.ask(who, row.method, url, row.body)
         found.append(status)
+        if row.url == "/_openapi":
+            # It tells of the interface alone, the same to everybody, and names a code that is a mark.
+            text = text.replace("`closed`", "")
         if leaks(who, text, url):
             leaked[who] = leaks(who, text, url), text
         if status == 401:

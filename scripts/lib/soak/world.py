@@ -48,8 +48,8 @@ monitor: [admin]
 #: Those of the global server have more to say.
 _GLOBAL_RULES = (
     _RULES.replace("rules:\n", """\
-  local1: {tega_ids: [a]}
-  local2: {tega_ids: [b]}
+  local1: {tega_ids: [a, "*"]}
+  local2: {tega_ids: [b, "*"]}
 rules:
 - {who: [local1, local2], on: "*", may: rwxsp}
 """) + "peer: [local1, local2]\n"
