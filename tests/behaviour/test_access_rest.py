@@ -182,8 +182,8 @@ def test_the_table(site: Site, row: Row) -> None:
         status, text = site.ask(who, row.method, url, row.body)
         found.append(status)
         if row.url == "/_openapi":
-            # It tells of the interface alone, the same to everybody, and names a code that is a mark.
-            text = text.replace("`closed`", "")
+            # It tells of the interface alone, and names a code that happens to be a mark.
+            text = text.replace("`closed`", "").replace('"closed"', "")
         if leaks(who, text, url):
             leaked[who] = leaks(who, text, url), text
         if status == 401:
