@@ -85,6 +85,13 @@ class Who:
             return False
         return self._tega_ids is None or not tega_id or not self._tega_ids.refusal(tega_id, self)
 
+    def counted_as(self, address: str) -> str:
+        """Under which name what it asks for is counted: who is not known, or all alike, by address.
+
+        :param address: where it asks from
+        """
+        return self.name if self.known and not self.unbound else address
+
     def called(self, tega_id: str) -> str:
         """What it is called in logs.
 

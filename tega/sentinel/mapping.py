@@ -221,7 +221,6 @@ class Mapping:
         self.tables = tuple(tables)
         self.tega = tega
         self.digest = digest
-        self.by_title = {table.title: table for table in tables}
         self.scopes = _scopes(self.tables, tega)
 
     def scope_of(self, key: bytes) -> Scope | None:

@@ -76,9 +76,7 @@ class Door:
 
         :raises OverLimit: where there were too many of late
         """
-        # Those who are not known, or all alike, go by their address.
-        name = who.name if who.known and not who.unbound else address_of(connection)
-        late = self._rates.take(name, time.monotonic())
+        late = self._rates.take(who.counted_as(address_of(connection)), time.monotonic())
         if late:
             late = math.ceil(late * 1000) / 1000
             raise OverLimit(

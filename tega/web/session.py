@@ -115,7 +115,7 @@ class ServerSession(Feed):
                 self.close(NOT_OURS, "too much before the session began")
             return
         if self.limits.rates.rate:
-            name = self.who.name if self.who.known and not self.who.unbound else self.address
+            name = self.who.counted_as(self.address)
             self._late = self.limits.rates.take(name, self._loop.time(), granted=True)
         message: Message | None = None
         try:
