@@ -17,15 +17,16 @@ class Disk:
             self.sync_directory(path.parent)
 
     def open(self, path: Path, create: bool = False) -> int:
-        """Open for reading and appending; `create` starts an empty file."""
-        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+        """Open for reading and writing; `create` starts an empty file."""
+        flags = os.O_RDWR | os.O_CLOEXEC
         return os.open(path, flags | (os.O_CREAT | os.O_TRUNC if create else 0), 0o640)
 
-    def write(self, fd: int, data: bytes) -> None:
-        """Append all of it."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+    def write(self, fd: int, data: bytes, offset: int) -> None:
+        """Write all of it, from an offset on."""
+        written = os.pwrite(fd, data, offset)
+        while written < len(data):
+            with memoryview(data) as view:
+                written += os.pwrite(fd, view[written:], offset + written)
 
     def sync(self, fd: int) -> None:
         """Wait until what was written is on disk."""

@@ -19,6 +19,7 @@ from typing import Final, Literal, TypeAlias
 
 from tega.errors import Corrupt, LogError
 from tega.log import legacy, lock, record, segments, snapshot
+from tega.log.appender import AHEAD, Appender
 from tega.log.base import Log, Measured, Progress, Settings, Snapshot
 from tega.log.disk import Disk
 from tega.log.record import BadRecord, Logged
@@ -39,6 +40,9 @@ _STALL: Final = 0.01
 
 #: Of commits that are passed over, one in so many is a place to pause.
 _PAUSE: Final = 100
+
+#: Bytes that are copied at once.
+_CHUNK: Final = 1 << 20
 
 #: A line about progress every so many commits.
 _PROGRESS: Final = 1_000
@@ -65,6 +69,7 @@ class FileLog(Log):
         seconds, or ``never`` by itself
     :param snapshot_size: bytes after which a snapshot is due; 0 for never
     :param keep: how many older segments stay beside the newest
+    :param ahead: bytes that the newest segment is made longer by at once, for commits to come
     :param meters: takes what is counted
     """
 
@@ -78,6 +83,7 @@ class FileLog(Log):
         snapshot_size: int = 4 << 20,
         keep: int = 2,
         disk: Disk | None = None,
+        ahead: int = AHEAD,
         meters: Meters | None = None,
     ) -> None:
         self.directory = directory
@@ -87,11 +93,12 @@ class FileLog(Log):
         self._snapshot_size = snapshot_size
         self._keep = keep
         self._disk = disk or Disk()
+        # Where nobody waits for syncs, they need not be quick.
+        self._ahead = ahead if sync == "always" else 0
         self._meters = meters or Meters()
         self._lock_fd = -1
-        self._fd = -1
+        self._file: Appender | None = None
         self._number = 0
-        self._size = 0
         # Of the newest snapshot.
         self._snapshot_bytes = 0
         self._snapshot_time: str | None = None
@@ -149,12 +156,13 @@ class FileLog(Log):
                 file=str(self.directory / missing),
             )
         state, start, end = self._replay(newest, data, settings, progress)
-        self._open(numbers[-1], start)
+        self._file = self._open(numbers[-1], start, end)
         if end < len(data):
             self._set_aside(newest, data, end)
+            self._file.end()
         # A killed process leaves writes and names that never reached the disk. They are about to be
         # seen, so a power cut must not take them back.
-        self._disk.sync(self._fd)
+        self._file.sync()
         self._disk.sync_directory(self.directory)
         self._life, self._appended, self._synced = state.life, state.seq, state.seq
         self._retire_cleared(numbers[:-1], state.life)
@@ -207,15 +215,13 @@ class FileLog(Log):
             "never acknowledged. Setting it aside as %s",
             path, len(data) - end, end, aside.name,
         )
-        fd = self._disk.open(aside, create=True)
+        file = Appender.create(self._disk, aside)
         try:
-            self._disk.write(fd, data[end:])
-            self._disk.sync(fd)
+            file.append(data[end:])
+            file.sync()
         finally:
-            self._disk.close(fd)
+            file.close()
         self._disk.sync_directory(self.directory)
-        self._disk.truncate(self._fd, end)
-        self._size = end
 
     def _retire_cleared(self, older: list[int], life: str) -> None:
         """Finish a clear that a crash cut short: segments of an earlier life get out of the way."""
@@ -238,8 +244,7 @@ class FileLog(Log):
         started = time.monotonic()
         try:
             text = record.texts(commits, self._synced, self._life)
-            self._disk.write(self._fd, text)
-            self._size += len(text)
+            self._end.append(text)
             self._meters.appended += len(text)
             self._appended = commits[-1].seq
             if self._policy == "always":
@@ -252,6 +257,11 @@ class FileLog(Log):
         self._weigh(time.monotonic() - started)
         if self._syncer is not None:
             self._syncer.wake()
+
+    @property
+    def _end(self) -> Appender:
+        assert self._file is not None, "the log is not open"
+        return self._file
 
     def _weigh(self, seconds: float) -> None:
         """Take one append into the running mean of what appending costs.
@@ -266,7 +276,7 @@ class FileLog(Log):
         with self._fd_lock:
             appended, started = self._appended, time.monotonic()
             try:
-                self._disk.sync(self._fd)
+                self._end.sync()
             except BaseException as error:
                 self._fail(error)
                 raise
@@ -294,10 +304,15 @@ class FileLog(Log):
 
     @property
     def wants_snapshot(self) -> bool:
-        return self._snapshot_size > 0 and self._due_at < self._size
+        return self._snapshot_size > 0 and self._due_at < self._end.size
 
     def snapshot(self, state: State) -> Snapshot:
         return _FileSnapshot(self, state)
+
+    def _put_off(self) -> None:
+        """Want no snapshot until as much again has come."""
+        if self._file is not None:
+            self._due_at = self._file.size + self._snapshot_size
 
     def clear(self, state: State) -> None:
         older = [n for n in segments.numbers(self.directory, self.tega_id) if n <= self._number]
@@ -322,26 +337,27 @@ class FileLog(Log):
             path = segments.path_of(self.directory, self.tega_id, number)
             self._disk.rename(path, path.with_name(path.name + suffix))
 
-    def _switch(self, number: int, snapshot_size: int, continued: bool) -> None:
+    def _switch(self, number: int, size: int, continued: bool) -> None:
         """Append to another segment from now on; one that is `continued` says so in its end."""
         with self._fd_lock:
-            previous = self._fd
-            self._open(number, snapshot_size)
+            previous, self._file = self._file, self._open(number, size, size)
             self._synced = self._appended
+            if previous is None:
+                return
             if continued:
                 name = segments.path_of(self.directory, self.tega_id, number).name
-                self._disk.write(previous, segments.CONTINUED + name.encode() + b"\n")
-                self._disk.sync(previous)
-            if previous >= 0:
-                self._disk.close(previous)
+                previous.append(segments.CONTINUED + name.encode() + b"\n")
+                previous.sync()
+            previous.end()
+            previous.close()
 
-    def _open(self, number: int, snapshot_size: int) -> None:
-        self._fd = self._disk.open(segments.path_of(self.directory, self.tega_id, number))
+    def _open(self, number: int, snapshot_size: int, size: int) -> Appender:
+        fd = self._disk.open(segments.path_of(self.directory, self.tega_id, number))
         self._number = number
-        self._size = os.fstat(self._fd).st_size
         self._snapshot_bytes = snapshot_size
         # After a snapshot larger than the limit the next one is not due at once.
         self._due_at = snapshot_size + max(self._snapshot_size, snapshot_size)
+        return Appender(self._disk, fd, size, self._ahead)
 
     def _drop_old(self) -> None:
         with self._names_lock:
@@ -360,7 +376,7 @@ class FileLog(Log):
 
     def commits_after(self, versions: Mapping[str, int]) -> Iterator[Logged | None]:
         with self._names_lock:
-            size = self._size
+            size = self._end.size
             numbers = segments.numbers(self.directory, self.tega_id)
             paths = [segments.path_of(self.directory, self.tega_id, n) for n in numbers]
             mapped = [(path, segments.data_of(path)) for path in paths]
@@ -394,16 +410,26 @@ class FileLog(Log):
         if self._syncer is not None:
             self._syncer.stop()
             self._syncer = None
-        fd, self._fd = self._fd, -1
+        file, self._file = self._file, None
         try:
-            if fd >= 0 and self._failure is None and self._synced < self._appended:
-                self._disk.sync(fd)
+            if file is not None and self._failure is None:
+                if self._synced < self._appended:
+                    file.sync()
+                self._end_room(file)
         finally:
-            if fd >= 0:
-                self._disk.close(fd)
+            if file is not None:
+                file.close()
             if self._lock_fd >= 0:
                 os.close(self._lock_fd)
                 self._lock_fd = -1
+
+
+    def _end_room(self, file: Appender) -> None:
+        try:
+            file.end()
+        except OSError as error:
+            # All that was committed is there; the next start goes on with the room.
+            log.warning("cannot cut the room off the log in %s: %s", self.directory, error)
 
 
 class _FileSnapshot(Snapshot):
@@ -416,38 +442,35 @@ class _FileSnapshot(Snapshot):
         self._number = owner._number + 1
         self._path = segments.path_of(owner.directory, owner.tega_id, self._number)
         self._draft = self._path.with_name(self._path.name + ".new")
-        self._from = owner._size
+        self._from = owner._end.size if owner._file is not None else 0
         self._time = timestamp()
-        self._size = 0
-        self._fd = -1
+        self._file: Appender | None = None
 
     def steps(self) -> Iterator[None]:
-        self._fd = self._disk.open(self._draft, create=True)
-        yield from snapshot.write(self._state, self._log.tega_id, self._time, self._write)
-        self._disk.sync(self._fd)
-
-    def _write(self, text: bytes) -> None:
-        self._disk.write(self._fd, text)
-        self._size += len(text)
+        self._file = file = Appender.create(self._disk, self._draft)
+        yield from snapshot.write(self._state, self._log.tega_id, self._time, file.append)
+        file.sync()
 
     def install(self, continued: bool = True) -> None:
         owner = self._log
         if owner._failure is not None:
             raise owner._failure
-        if owner._number != self._number - 1 or (continued and owner._fd < 0):
+        if owner._number != self._number - 1 or (continued and owner._file is None):
             raise LogError("the log was cleared or closed while this snapshot was written")
+        file, self._file = self._file, None
+        assert file is not None
         if continued:
-            self._copy_tail(owner._fd)
+            assert owner._file is not None
+            _repeat(owner._file, self._from, file)
             # What goes on under another name must be whole.
             if owner._synced < owner._appended:
                 owner._sync()
-        self._disk.sync(self._fd)
-        fd, self._fd = self._fd, -1
-        self._disk.close(fd)
+        file.sync()
+        file.close()
         try:
             with owner._names_lock:
                 self._disk.rename(self._draft, self._path)
-                owner._switch(self._number, self._size, continued)
+                owner._switch(self._number, file.size, continued)
                 owner._snapshot_time = self._time
         except BaseException as error:
             # The next start may read either segment: nothing may be added to one of them.
@@ -456,22 +479,21 @@ class _FileSnapshot(Snapshot):
         if continued:
             owner._drop_old()
 
-    def _copy_tail(self, source: int) -> None:
-        """Repeat what was appended since the snapshot's state."""
-        offset = self._from
-        while chunk := os.pread(source, 1 << 20, offset):
-            self._write(chunk)
-            offset += len(chunk)
-
     def discard(self) -> None:
-        fd, self._fd = self._fd, -1
+        file, self._file = self._file, None
         try:
-            if fd >= 0:
-                self._disk.close(fd)
+            if file is not None:
+                file.close()
             # After a close the directory, and a draft of that name, may be another process's.
             if self._log._lock_fd >= 0 and self._draft.exists():
                 self._disk.unlink(self._draft)
         except OSError as error:
             log.warning("cannot remove %s: %s. The next start does", self._draft, error)
         # What just failed is not tried again with every commit.
-        self._log._due_at = self._log._size + self._log._snapshot_size
+        self._log._put_off()
+
+
+def _repeat(source: Appender, start: int, target: Appender) -> None:
+    """Append to one file what another one has from `start` on."""
+    for offset in range(start, source.size, _CHUNK):
+        target.append(os.pread(source.fd, min(_CHUNK, source.size - offset), offset))

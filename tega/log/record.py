@@ -294,19 +294,22 @@ def is_torn(data: Data, bad: BadRecord, expected: int) -> bool:
     """Whether what begins at a bad place is the torn tail of a crash, and not corruption.
 
     Nothing from there on was acknowledged if no commit after it says that it was synced, and what
-    does not check is a commit cut short at the end of the file, or holds runs of NUL bytes as file
-    systems show blocks that never reached the disk.
+    does not check is a commit cut short at the end of the file, or has blocks that never reached
+    the disk: they hold what stood there before, the filler of a segment's room, or NUL bytes.
 
     :param expected: the sequence number that the bad commit should have
     """
     start = bad.start
     while True:
         following = _next_valid(data, start + 1)
-        region = data[start : following.start if following is not None else len(data)]
+        if following is None:
+            region = _without_room(data[start:])
+        else:
+            region = data[start : following.start]
         if _is_damaged(region):
             return False
         if following is None:
-            return _has_lost_blocks(region, start) or _is_cut_short(region)
+            return not region or _has_lost_blocks(region, start) or _is_cut_short(region)
         if following.extras.synced >= expected or not _has_lost_blocks(region, start):
             return False
         try:
@@ -317,9 +320,16 @@ def is_torn(data: Data, bad: BadRecord, expected: int) -> bool:
             start = next_bad.start
 
 
+def _without_room(region: bytes) -> bytes:
+    """A region without the filler at its end, of which some blocks may be lost."""
+    tail = len(region.rstrip(b"\0\t"))
+    room = region.find(b"\t", tail)
+    return region[:room] if room >= 0 else region
+
+
 def _next_valid(data: Data, start: int) -> Logged | None:
     # The newline before it may be in a block that was lost.
-    while (found := re.compile(rb"[\n\0]\? ").search(data, start)) is not None:
+    while (found := re.compile(rb"[\n\0\t]\? ").search(data, start)) is not None:
         start = found.start() + 1
         try:
             return read_one(data, start)
@@ -343,11 +353,11 @@ def _is_damaged(region: bytes) -> bool:
 
 
 def _has_lost_blocks(region: bytes, start: int) -> bool:
-    """Whether there are NUL bytes, and only as lost blocks.
+    """Whether there is filler, or NUL bytes, and only as lost blocks.
 
     Those go from the start of a block, or of the region, to the end of a block or of the region.
     """
-    runs = list(re.finditer(rb"\0+", region))
+    runs = list(re.finditer(rb"[\0\t]+", region))
     return bool(runs) and all(
         (run.start() == 0 or (start + run.start()) % 512 == 0)
         and (run.end() == len(region) or (start + run.end()) % 512 == 0)

@@ -22,6 +22,7 @@ import msgspec
 
 from tega.errors import Corrupt
 from tega.log import legacy, lock, record, segments, snapshot
+from tega.log.appender import Appender
 from tega.log.base import Progress
 from tega.log.disk import Disk
 from tega.log.file import timestamp
@@ -399,16 +400,16 @@ def _part(piece: bytes | Piece) -> Part:
 
 def _write(disk: Disk, path: Path, parts: Iterable[Part], like: Path) -> None:
     """Write a file with the mode of the file `like`, and its owner if root may give it away."""
-    fd = disk.open(path, create=True)
+    made = Appender.create(disk, path)
     try:
         status = like.stat()
-        os.fchmod(fd, status.st_mode & 0o777)
+        os.fchmod(made.fd, status.st_mode & 0o777)
         if os.geteuid() == 0:
-            os.fchown(fd, status.st_uid, status.st_gid)
+            os.fchown(made.fd, status.st_uid, status.st_gid)
         for data, start, end in parts:
             for offset in range(start, end, _CHUNK):
-                disk.write(fd, data[offset : min(offset + _CHUNK, end)])
-        disk.sync(fd)
+                made.append(data[offset : min(offset + _CHUNK, end)])
+        made.sync()
     finally:
-        disk.close(fd)
+        made.close()
     disk.sync_directory(path.parent)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import mmap
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from tega.errors import Corrupt
 from tega.log.record import BadRecord, Data, Frame, Logged, frame_at, opened
@@ -16,6 +18,11 @@ _NAME = re.compile(r"log\.(?P<id>[A-Za-z0-9.-][A-Za-z0-9._-]*)\.(?P<number>0|[1-
 
 #: How the last line of a segment begins that has a successor.
 CONTINUED = b"> "
+
+#: Fills the room that a segment has for commits to come. No commit holds it, but as ``\\t``.
+FILLER: Final = b"\t"
+
+_CHUNK: Final = 1 << 16
 
 
 def path_of(directory: Path, tega_id: str, number: int) -> Path:
@@ -70,11 +77,23 @@ def _segments(directory: Path) -> Iterator[tuple[str, int]]:
 
 
 def data_of(path: Path) -> Data:
-    """The bytes of a segment, mapped into memory."""
+    """The bytes of a segment, mapped into memory, without the room at its end."""
     with path.open("rb") as file:
-        if path.stat().st_size == 0:
-            return b""
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        size = _filled(file)
+        return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
+
+
+def _filled(file: BinaryIO) -> int:
+    """How many bytes there are before the room."""
+    end = file.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(end - _CHUNK, 0)
+        file.seek(start)
+        found = file.read(end - start).rstrip(FILLER)
+        if found:
+            return start + len(found)
+        end = start
+    return 0
 
 
 def is_legacy(data: Data) -> bool:

@@ -36,6 +36,7 @@ class Call:
     name: str = ""
     new_name: str = ""
     data: bytes = b""
+    offset: int = 0
     size: int = 0
 
 
@@ -77,9 +78,9 @@ class RecordingDisk(Disk):
             self._files[fd] = volume_after(self.calls).names_seen()[path.name]
         return fd
 
-    def write(self, fd: int, data: bytes) -> None:
-        super().write(fd, data)
-        self._remember(Call("write", self._files[fd], data=bytes(data)))
+    def write(self, fd: int, data: bytes, offset: int) -> None:
+        super().write(fd, data, offset)
+        self._remember(Call("write", self._files[fd], data=bytes(data), offset=offset))
 
     def sync(self, fd: int) -> None:
         super().sync(fd)
@@ -167,12 +168,12 @@ class FaultyDisk(RecordingDisk):
             raise self._fail(lambda: self.close(super(FaultyDisk, self).open(path, create)))
         return super().open(path, create)
 
-    def write(self, fd: int, data: bytes) -> None:
+    def write(self, fd: int, data: bytes, offset: int) -> None:
         if self._fails("write"):
             if self.mode == "part":
-                super().write(fd, data[: len(data) // 2])
-            raise self._fail(lambda: super(FaultyDisk, self).write(fd, data), fd)
-        super().write(fd, data)
+                super().write(fd, data[: len(data) // 2], offset)
+            raise self._fail(lambda: super(FaultyDisk, self).write(fd, data, offset), fd)
+        super().write(fd, data, offset)
 
     def sync(self, fd: int) -> None:
         if self._fails("sync"):
@@ -230,11 +231,20 @@ class GatedDisk(Disk):
 
 
 class _File:
-    """What was synced of a file, and what was written since."""
+    """A file as it was when it was synced, and as it is by what was written since."""
 
     def __init__(self) -> None:
         self.durable = b""
-        self.pending = b""
+        self.written = b""
+
+    def write(self, data: bytes, offset: int) -> None:
+        """Write over what is there, and beyond."""
+        assert offset <= len(self.written), "a hole"
+        self.written = self.written[:offset] + data + self.written[offset + len(data) :]
+
+    def sync(self) -> None:
+        """It is on disk as it is."""
+        self.durable = self.written
 
 
 class Volume:
@@ -258,12 +268,13 @@ class Volume:
         else:
             assert file is not None
             if call.kind == "write":
-                file.pending += call.data
+                file.write(call.data, call.offset)
             elif call.kind == "truncate":
-                file.durable, file.pending = (file.durable + file.pending)[: call.size], b""
+                file.written = file.written[: call.size]
+                file.sync()
             else:
                 assert call.kind == "sync"
-                file.durable, file.pending = file.durable + file.pending, b""
+                file.sync()
 
     def names_seen(self, moves: int | None = None) -> dict[str, int]:
         """The names as processes see them, or as they are if only some moves are kept."""
@@ -279,10 +290,7 @@ class Volume:
 
     def killed(self) -> Image:
         """What a killed process leaves: all that it did."""
-        return {
-            name: self._files[file].durable + self._files[file].pending
-            for name, file in self.names_seen().items()
-        }
+        return {name: self._files[file].written for name, file in self.names_seen().items()}
 
     def crashes(self, step: int = 1) -> Iterator[Image]:
         """What a power cut may leave.
@@ -292,17 +300,14 @@ class Volume:
         for kept in range(len(self._moves) + 1):
             names = self.names_seen(kept)
             lost = {name: self._files[file].durable for name, file in names.items()}
-            landed = {
-                name: self._files[file].durable + self._files[file].pending
-                for name, file in names.items()
-            }
+            landed = {name: self._files[file].written for name, file in names.items()}
             yield lost
             yield landed
             for name, file in names.items():
                 # What an unfinished snapshot holds is never read.
-                if self._files[file].pending and not name.endswith(".new"):
-                    written = self._files[file]
-                    for content in landings(written.durable, written.pending, step):
+                one = self._files[file]
+                if one.written != one.durable and not name.endswith(".new"):
+                    for content in landings(one.durable, one.written, step):
                         yield lost | {name: content}
                         if len(names) > 1:
                             yield landed | {name: content}
@@ -317,20 +322,29 @@ def volume_after(calls: Iterable[Call | Mark]) -> Volume:
     return volume
 
 
-def landings(durable: bytes, pending: bytes, step: int) -> Iterator[bytes]:
-    """What a file may hold where `pending` was not synced: any prefix, and blocks of NUL."""
-    whole = durable + pending
-    start = len(durable)
-    for end in range(len(whole), start - 1, -step):
-        yield whole[:end]
-    boundaries = range((start // BLOCK + 1) * BLOCK, len(whole), BLOCK)
-    for end in {len(whole), len(whole) - 1, (start + len(whole)) // 2} - {start}:
+def landings(durable: bytes, whole: bytes, step: int) -> Iterator[bytes]:
+    """What a file may hold that was `durable` when it was synced, and is `whole` since.
+
+    Any prefix of what was written has landed, or any blocks. Where one has not, there is what was
+    there before, or NUL beyond the end that the file had.
+    """
+    start = next(
+        (n for n, (old, new) in enumerate(zip(durable, whole, strict=False)) if old != new),
+        len(durable),
+    )
+    # Filler that did not change may count as landed.
+    until = len(whole) if len(whole) > len(durable) else len(whole.rstrip(b"\t"))
+    before = durable + bytes(max(len(whole) - len(durable), 0))
+    for end in range(until, start - 1, -step):
+        yield whole[:end] + durable[end:]
+    boundaries = range((start // BLOCK + 1) * BLOCK, until, BLOCK)
+    for end in {until, until - 1, (start + until) // 2} - {start}:
         edges = [start, *(b for b in boundaries if b < end), end]
         for first, last in combinations(edges, 2):
-            yield whole[:first] + bytes(last - first) + whole[last:end]
-        alternating = bytearray(whole[:end])
+            yield whole[:first] + before[first:last] + whole[last:end] + durable[end:]
+        alternating = bytearray(whole[:end] + durable[end:])
         for first, last in list(pairwise(edges))[::2]:
-            alternating[first:last] = bytes(last - first)
+            alternating[first:last] = before[first:last]
         yield bytes(alternating)
 
 

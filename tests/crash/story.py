@@ -77,6 +77,8 @@ def check_history(db: Database) -> None:
 
 
 def open_database(directory: Path, disk: Disk | None = None, **options: Any) -> Database:
+    # With little room at its end, so that it is used up again and again.
+    options = {"ahead": 1500} | options
     commit_log = FileLog(
         directory, ME, new_life, snapshot_size=0, keep=1, disk=disk, **options
     )

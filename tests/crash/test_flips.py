@@ -125,7 +125,7 @@ def test_any_byte_of_a_snapshot_and_of_history(tmp_path: Path) -> None:
 
 
 def test_a_byte_that_changes_after_the_start(tmp_path: Path) -> None:
-    with open_database(tmp_path / "db") as db:
+    with open_database(tmp_path / "db", ahead=0) as db:
         _commits(db)
         log = tmp_path / "db" / "log.srv.0"
         content = bytearray(log.read_bytes())
@@ -143,7 +143,7 @@ def test_a_byte_alone_in_its_block(tmp_path: Path, edge: str, residue: int) -> N
     """
     padding = 0
     for attempt in ("measured", "fitted"):
-        with open_database(tmp_path / attempt) as db:
+        with open_database(tmp_path / attempt, ahead=0) as db:
             log = tmp_path / attempt / "log.srv.0"
             db.commit(put("a", "x" * padding))
             before, start = fingerprint(db.state), log.stat().st_size

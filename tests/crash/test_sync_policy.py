@@ -163,7 +163,7 @@ def test_the_disk_really_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         )
     disk = Disk()
     fd = disk.open(tmp_path / "old", create=True)
-    disk.write(fd, b"text")
+    disk.write(fd, b"text", 0)
     file, directory = os.fstat(fd).st_ino, tmp_path.stat().st_ino
     assert not waited
     disk.sync(fd)

@@ -23,9 +23,9 @@ class CountingDisk(Disk):
         self.writes = 0
         self.syncs = 0
 
-    def write(self, fd: int, data: bytes) -> None:
+    def write(self, fd: int, data: bytes, offset: int) -> None:
         self.writes += 1
-        super().write(fd, data)
+        super().write(fd, data, offset)
 
     def sync(self, fd: int) -> None:
         self.syncs += 1

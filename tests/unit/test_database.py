@@ -50,12 +50,12 @@ class FaultyDisk(Disk):
             self._draft = fd
         return fd
 
-    def write(self, fd: int, data: bytes) -> None:
+    def write(self, fd: int, data: bytes, offset: int) -> None:
         action = self.before_draft
         if action is not None and fd == self._draft:
             self.before_draft = None
             action()
-        super().write(fd, data)
+        super().write(fd, data, offset)
 
     def sync(self, fd: int) -> None:
         action, self.before_sync = self.before_sync, None

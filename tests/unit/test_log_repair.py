@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -452,13 +453,18 @@ def test_a_running_server(tmp_path: Path) -> None:
     with pytest.raises(Locked, match=f"by process {os.getpid()}"):
         repair(tmp_path, "me")
     # Half of the next commit is on its way to the file.
-    with built.path(0).open("ab") as file:
+    with built.path(0).open("r+b") as file:
+        file.seek(len(segments.data_of(built.path(0))))
         file.write(b"? 3\n{")
     assert [(f.kind, f.reason) for f in found(tmp_path)] == [
         ("note", f"process {os.getpid()} may be writing here")
     ]
+    left = tmp_path / "killed"
+    left.mkdir()
+    shutil.copy(built.path(0), left)
+    assert kinds(left) == [("log.me.0", "torn")]
     built.log.close()
-    assert kinds(tmp_path) == [("log.me.0", "torn")]
+    assert kinds(tmp_path) == []
 
 
 def test_the_lock(tmp_path: Path) -> None:
@@ -500,9 +506,9 @@ class FullDisk(QuickDisk):
         if self.left < 0:
             raise OSError(28, "No space left on device")
 
-    def write(self, fd: int, data: bytes) -> None:
+    def write(self, fd: int, data: bytes, offset: int) -> None:
         self._count()
-        super().write(fd, data)
+        super().write(fd, data, offset)
 
     def rename(self, old: Path, new: Path) -> None:
         self._count()
