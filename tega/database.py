@@ -28,7 +28,7 @@ from tega.metrics import Meters
 from tega.paths import Path
 from tega.store import following, staging
 from tega.store.check import check
-from tega.store.commit import Commit, Lapse, Operation, Peers, Request, Transaction
+from tega.store.commit import Commit, Lapse, Operation, Own, Peers, Request, Transaction
 from tega.store.history import Lead, Result, State
 from tega.store.node import Found, MaybeContent
 from tega.watch import Hub
@@ -265,12 +265,12 @@ class Database:
         refusal = self.refusal
         if refusal is not None:
             return Pending(staged, None, refusal)
-        if request.txid is not None and not isinstance(request, Peers):
+        if not isinstance(request, Own):
+            return self._judge_peer(staged, request)
+        if request.txid is not None:
             known = staged.ids.results.get(request.txid)
             if known is not None:
                 return Pending(staged, known, None)
-        if isinstance(request, Peers):
-            return self._judge_peer(staged, request)
         if isinstance(request, Transaction):
             nothing = not request.operations
         else:

@@ -273,6 +273,7 @@ def split_globs(text: str) -> tuple[str | tuple[str, ...], ...]:
         raise
 
 
+@lru_cache(_REMEMBERED // 4)
 def check_tega_id(tega_id: str) -> str:
     """Refuse what cannot be a tega id: letters, digits, ``-``, ``_`` and ``.``, not ``_`` first.
 

@@ -319,7 +319,9 @@ class Hub:
         """Take commits that are durable now. `deliver` hands them out."""
         with self._lock:
             for commit in commits:
-                size = sum([len(change.record) for change in commit.changes])
+                size = 0
+                for change in commit.changes:
+                    size += len(change.record)
                 self._kept.append(commit)
                 self._sizes.append(size)
                 self._kept_bytes += size
@@ -351,7 +353,8 @@ class Hub:
         with self._lock:
             if not self.keeps(seq):
                 return None
-            return list(islice(self._kept, max(0, len(self._kept) - (self._published - seq)), None))
+            newest = list(islice(reversed(self._kept), self._published - seq))
+        return newest[::-1]
 
     def _deliver(self) -> None:
         with self._lock:

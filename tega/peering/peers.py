@@ -302,8 +302,7 @@ class Peers:
     def _committed(self) -> None:
         """Something was published: whoever follows gets it."""
         state = self._database.state
-        commits = self.hub.kept_after(self._cursor) if state.life == self._life else None
-        self._cursor = state.seq
+        before, self._cursor = self._cursor, state.seq
         if state.life != self._life:
             self._life = state.life
             self._cleared()
@@ -311,6 +310,7 @@ class Peers:
         links = self.links()
         if not links:
             return
+        commits = self.hub.kept_after(before)
         if commits is None:
             for link in links:
                 link.source.restart()

@@ -60,6 +60,8 @@ class Writes:
         :raises LeaderAway: where the leader cannot be asked
         """
         following = self._database.staged.following
+        if not following:
+            return None
         names = list(codec.touches(request))
         followed = [name for name in names if name in following]
         if not followed:
