@@ -87,7 +87,7 @@ class _PlainStream(IOStream):
         count = super().read_from_fd(buf)
         if not self._begun and count:
             self._begun = True
-            if buf[:1] == _FIRST:
+            if bytes(buf[:1]) == _FIRST:
                 self.spoke_tls()
                 return 0
         return count

@@ -1,4 +1,4 @@
-"""HTTP that is wrong, on a bare socket: refused or hung up on, never a bug, and never read twice."""
+"""HTTP that is wrong, on a bare socket: refused or hung up on, no bug, and never read twice."""
 
 from __future__ import annotations
 
