@@ -19,7 +19,7 @@ from typing import Final, Literal, TypeAlias
 
 from tega.errors import Corrupt, LogError
 from tega.log import legacy, lock, record, segments, snapshot
-from tega.log.base import Log, Measured, Progress, Settings, Snapshot
+from tega.log.base import NO_ROOM, Log, Measured, NoRoom, Progress, Settings, Snapshot
 from tega.log.disk import Disk
 from tega.log.record import BadRecord, Logged
 from tega.log.syncer import Syncer
@@ -238,12 +238,14 @@ class FileLog(Log):
         started = time.monotonic()
         try:
             text = record.texts(commits, self._synced, self._life)
-            self._disk.write(self._fd, text)
+            self._write(text)
             self._size += len(text)
             self._meters.appended += len(text)
             self._appended = commits[-1].seq
             if self._policy == "always":
                 self._sync()
+        except NoRoom:
+            raise
         except BaseException as error:
             # After a failed sync the kernel may have dropped the pages, and after an interrupt the
             # next commit would leave a gap: nothing here is sure now.
@@ -252,6 +254,25 @@ class FileLog(Log):
         self._weigh(time.monotonic() - started)
         if self._syncer is not None:
             self._syncer.wake()
+
+    def _write(self, text: bytes) -> None:
+        """Write all of a batch, or nothing.
+
+        :raises NoRoom: where there is no room for it
+        """
+        try:
+            self._disk.write(self._fd, text)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            with self._fd_lock:  # What there was room for is no commit.
+                self._disk.truncate(self._fd, self._size)
+                self._synced = self._appended
+            if not self.full:
+                log.error("%s: commits are refused until there is room again", error)
+            self.full = True
+            raise NoRoom(*error.args) from error
+        self.full = False
 
     def _weigh(self, seconds: float) -> None:
         """Take one append into the running mean of what appending costs.
@@ -363,7 +384,9 @@ class FileLog(Log):
             size = self._size
             numbers = segments.numbers(self.directory, self.tega_id)
             paths = [segments.path_of(self.directory, self.tega_id, n) for n in numbers]
-            mapped = [(path, segments.data_of(path)) for path in paths]
+            # Of the newest what is sure: the rest may be cut off again while it is read.
+            mapped = [(path, segments.data_of(path, size if n == self._number else 0))
+                      for n, path in zip(numbers, paths, strict=True)]
         seen = 0
         damage: Corrupt | None = None
         for path, data in mapped:

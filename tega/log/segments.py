@@ -69,12 +69,15 @@ def _segments(directory: Path) -> Iterator[tuple[str, int]]:
             yield found["id"], int(found["number"])
 
 
-def data_of(path: Path) -> Data:
-    """The bytes of a segment, mapped into memory."""
+def data_of(path: Path, size: int = 0) -> Data:
+    """The bytes of a segment, mapped into memory.
+
+    :param size: how many; 0: all
+    """
     with path.open("rb") as file:
         if path.stat().st_size == 0:
             return b""
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
 
 
 def is_legacy(data: Data) -> bool:
