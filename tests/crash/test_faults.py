@@ -117,7 +117,7 @@ def _check_failed(story: Story, disk: FaultyDisk, begun: int, refusal: Unavailab
     ):
         assert db.refusal is None, "a snapshot that was given up does no harm"
     if db.full:
-        assert story.is_in_snapshot or isinstance(refusal, ReadOnly), "it is sure that nothing was written"
+        assert story.is_in_snapshot or isinstance(refusal, ReadOnly), "nothing was written"
         assert db.refusal is None
         return
     if db.refusal is None:
