@@ -21,7 +21,7 @@ from typing import Any
 import immutables
 
 from tega.errors import Closed, OutcomeUnknown, ReadOnly, TegaError, Unavailable
-from tega.log.base import Log, Measured, Progress, Settings
+from tega.log.base import Log, Measured, NoRoom, Progress, Settings
 from tega.log.file import timestamp
 from tega.log.record import Logged
 from tega.metrics import Meters
@@ -45,9 +45,11 @@ def new_life() -> str:
 
 
 def _read_only(error: BaseException) -> ReadOnly:
+    if isinstance(error, NoRoom):
+        return ReadOnly(f"{error}: nothing of this was written. Make room, and send it again")
+    why = str(error) or repr(error)
     return ReadOnly(
-        f"read-only: the commit log cannot be written ({str(error) or repr(error)}). Mend the disk "
-        "and start again"
+        f"read-only: the commit log cannot be written ({why}). Mend the disk and start again"
     )
 
 
@@ -171,6 +173,11 @@ class Database:
             # A sync in the background failed: --sync interval.
             return _read_only(self._log.failure)
         return self._refusal
+
+    @property
+    def full(self) -> bool:
+        """Whether there was no room for the last commit."""
+        return self._log.full
 
     @property
     def quick(self) -> bool:
@@ -333,27 +340,26 @@ class Database:
                 observe(now - pending.begun)
 
     def _give_up(self, error: BaseException, batch: list[Pending]) -> None:
-        """Turn read-only: drop what was staged, and tell everybody who waits."""
-        log.error(
-            "the commit log cannot be written: %s. The database is read-only now",
-            error, extra={"seq": self._published.seq},
-        )
+        """Drop what was staged, tell everybody who waits, and turn read-only where it must be."""
+        refusal, full = _read_only(error), isinstance(error, NoRoom)
+        if not full:
+            log.error(
+                "the commit log cannot be written: %s. The database is read-only now",
+                error, extra={"seq": self._published.seq},
+            )
         with self._stage_lock:
-            self._refusal = _read_only(error)
+            if not full:
+                self._refusal = refusal
             self._staged = self._published
             unwritten, self._batch = self._batch, []
+        unsure = OutcomeUnknown(
+            f"writing the commit log failed ({error}): the change may be there after a restart; "
+            "send it again then, with the same transaction id"
+        )
         for pending in batch:
-            if pending.commit is not None:
-                pending.fail(
-                    OutcomeUnknown(
-                        f"writing the commit log failed ({error}): the change may be there after a "
-                        "restart; send it again then, with the same transaction id"
-                    )
-                )
-            else:
-                pending.fail(self._refusal)
+            pending.fail(refusal if full or pending.commit is None else unsure)
         for pending in unwritten:
-            pending.fail(self._refusal)
+            pending.fail(refusal)
 
     def commit(self, request: Request) -> Result:
         """Submit a request and wait until its outcome is durable.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import socket
 import ssl
@@ -72,6 +73,26 @@ class Room:
         return False
 
 
+class _PlainStream(IOStream):
+    """A connection without TLS. One that begins with a TLS handshake is over at once: as HTTP it
+    would lack an end of its header, and both ends would wait for the other.
+
+    :ivar spoke_tls: is called where it does, before the connection is closed
+    """
+
+    spoke_tls: Callable[[], None]
+    _begun = False
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        count = super().read_from_fd(buf)
+        if not self._begun and count:
+            self._begun = True
+            if bytes(buf[:1]) == _FIRST:
+                self.spoke_tls()
+                return 0
+        return count
+
+
 class Listener(HTTPServer):
     """Tornado's server, finding dead connections by TCP's own means.
 
@@ -118,10 +139,14 @@ class Listener(HTTPServer):
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_AFTER // 6)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6)
-        if self.certificates is None:
-            self._enter(stream, address)
-            return
         # Nothing has been read from the stream yet, nor is it known to the loop.
+        if self.certificates is None:
+            plain = _PlainStream(
+                made, max_buffer_size=self.max_buffer_size, read_chunk_size=self.read_chunk_size
+            )
+            plain.spoke_tls = functools.partial(self._spoke_tls, made, address)
+            self._enter(plain, address)
+            return
         greeting = self._greet(made, self.certificates.context, address)
         task = asyncio.get_running_loop().create_task(greeting)
         self._greeted.add(task)
@@ -186,6 +211,13 @@ class Listener(HTTPServer):
                 made.close()
             raise
         return secured
+
+    def _spoke_tls(self, made: socket.socket, address: Any) -> None:
+        log.info(
+            "%s speaks TLS, and this server does not: start it with --tls-cert and --tls-key, or "
+            "connect without TLS", address[0],
+        )  # fmt: skip
+        made.send(self._answer(Malformed("this server does not speak TLS: connect with http")))
 
     def _no_tls(self) -> bytes:
         """The answer to who does not speak TLS."""

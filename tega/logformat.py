@@ -2,12 +2,19 @@
 
 Much of a message may come from a client: keys, tega ids, URLs. None of it can begin a line of its
 own or command a terminal: what is not printable is escaped, and tracebacks are indented.
+
+Whoever should read them, a pager or a pipe, may stand still; the server does not wait for it.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import queue
+import select
+import sys
+import threading
 from datetime import datetime, timezone
 from typing import Any, Final
 
@@ -15,6 +22,12 @@ from tega.settings import Settings
 
 #: What every record has; the rest was given with the message, as ``extra=``.
 _USUAL: Final = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime"))
+
+#: Messages that may wait to be written.
+_WAITING: Final = 10_000
+
+#: At the end they have so long for that, seconds.
+_FAREWELL: Final = 1.0
 
 
 def visible(text: str) -> str:
@@ -69,13 +82,70 @@ class JsonFormatter(TextFormatter):
         return json.dumps(told, default=str)
 
 
+class Writer(logging.Handler):
+    """Writes to a descriptor, in a thread of its own. What finds no room to wait is left out, and
+    the next message says how much that was.
+
+    :param descriptor: of a file or pipe
+    :param most: messages that may wait
+    """
+
+    def __init__(self, descriptor: int, most: int = _WAITING) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        # None: there is no more to come.
+        self._waiting: queue.Queue[str | None] = queue.Queue(most)
+        self._left_out = 0
+        # A daemon: it may never come back from writing.
+        self._thread = threading.Thread(target=self._write_all, name="tega-log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+            if self._left_out:
+                text = f"{self.format(_left_out(self._left_out))}\n{text}"
+            self._waiting.put_nowait(text)
+            self._left_out = 0
+        except queue.Full:
+            self._left_out += 1
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Write what waits, as far as that can be done in a moment."""
+        super().close()
+        try:
+            self._waiting.put(None, timeout=_FAREWELL)
+        except queue.Full:
+            return
+        self._thread.join(_FAREWELL)
+
+    def _write_all(self) -> None:
+        while (text := self._waiting.get()) is not None:
+            left = f"{text}\n".encode("utf-8", "backslashreplace")
+            while left:
+                try:
+                    left = left[os.write(self._descriptor, left) :]
+                except BlockingIOError:
+                    select.select([], [self._descriptor], [])
+                except OSError:
+                    # Nobody is there to be told, of this either.
+                    break
+
+
+def _left_out(count: int) -> logging.LogRecord:
+    told = "%d messages were left out: those before were not read in time"
+    return logging.LogRecord(__name__, logging.WARNING, __file__, 0, told, (count,), None)
+
+
 def begin_logging(settings: Settings) -> TextFormatter:
     """Print messages as the settings say.
 
     :returns: takes the server's tega id, once that is known
     """
     made = JsonFormatter() if settings.log_format == "json" else TextFormatter()
-    handler = logging.StreamHandler()
+    handler = Writer(sys.stderr.fileno())
     handler.setFormatter(made)
     logging.basicConfig(level=settings.loglevel, handlers=[handler])
     return made

@@ -429,6 +429,7 @@ async def run(settings: Settings, database: Database, out: TextIO) -> None:
     def end() -> None:
         if ended.is_set():
             log.warning("ended at once")
+            logging.shutdown()
             os._exit(1)
         log.info("ending: answers in flight are sent; a second signal ends at once")
         ended.set()

@@ -3,6 +3,7 @@
 #   prepare            the run-time requirements
 #   prepare sentinel   and what tega-sentinel needs
 #   prepare test       and what the tests need
+#   prepare fuzz       and what scripts/fuzz needs
 #
 # Nothing is downloaded again while requirements.txt and setup.py are unchanged. Scripts that are
 # started together wait for the first one to have made it.
@@ -29,20 +30,20 @@ is_fresh() {
 
 is_prepared() {
     # What the tests need holds what a run needs.
-    is_fresh "$1" || is_fresh "$root/.venv/.prepared-test"
+    is_fresh "$1" || { [ "${2:-}" != fuzz ] && is_fresh "$root/.venv/.prepared-test"; }
 }
 
 prepare() {
     local extra=${1:-} mark
     mark=$root/.venv/.prepared${extra:+-$extra}
     # In a process of its own: the lock, which is on this file, ends with it.
-    is_prepared "$mark" || (make_venv "$mark" "$extra") 9< "$root/scripts/lib/venv.sh" || exit 1
+    is_prepared "$mark" "$extra" || (make_venv "$mark" "$extra") 9< "$root/scripts/lib/venv.sh" || exit 1
 }
 
 make_venv() {
     local mark=$1 extra=$2 base
     flock 9
-    if is_prepared "$mark"; then
+    if is_prepared "$mark" "$extra"; then
         return
     fi
     base=$(find_python) || exit 1

@@ -40,15 +40,15 @@ class Appender:
         return cls(disk, disk.open(path, create=True))
 
     def append(self, text: bytes) -> None:
-        """Write all of it behind what is there."""
+        """Write all of it behind what is there; where that fails, `end` takes away what is."""
         end = self.size + len(text)
         if end <= self._length:
             self._disk.write(self.fd, text, self.size)
         else:
             # Of a large write its length is the smaller part.
             room = self._ahead if len(text) < self._ahead else 0
-            self._disk.write(self.fd, text + FILLER * room, self.size)
             self._length = end + room
+            self._disk.write(self.fd, text + FILLER * room, self.size)
         self.size = end
 
     def sync(self) -> None:

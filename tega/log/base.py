@@ -6,7 +6,8 @@ A log is opened once, gives the state that its commits add up to, and from then 
 - `append` is called with the commits of a batch, in order of sequence number and without a gap.
   When it returns, they are as lasting as the log's policy says; a commit is acknowledged only then.
   When it raises `OSError`, none of the batch may be acknowledged, and some of it may be there after
-  a restart; the log takes nothing more, and `failure` says why.
+  a restart; the log takes nothing more, and `failure` says why. When it raises `NoRoom`, nothing of
+  the batch is there, nor will be; the log takes others as soon as there is room.
 - `snapshot` is called with the state that the log holds at that moment. The snapshot is written
   while batches go on coming, by iterating over its steps; `install` makes it count.
 - `clear` makes the given empty state all that the log holds. A crash in the middle is before or
@@ -20,9 +21,10 @@ beside `append`.
 
 from __future__ import annotations
 
+import errno
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -32,6 +34,14 @@ from tega.store.history import State
 
 #: Called while a log is read: commits so far, bytes so far, bytes in all.
 Progress: TypeAlias = Callable[[int, int, int], None]
+
+
+#: Errors of a disk that is full, or of a user who has no more of it.
+NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
+
+
+class NoRoom(OSError):
+    """The disk has no room for a batch, and the log has nothing of it."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -77,7 +87,12 @@ class Snapshot(ABC):
 
 
 class Log(ABC):
-    """A place where commits are kept."""
+    """A place where commits are kept.
+
+    :ivar full: whether there was no room for the last commit
+    """
+
+    full: bool = False
 
     @abstractmethod
     def recover(self, settings: Settings, progress: Progress | None = None) -> State:

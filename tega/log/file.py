@@ -20,9 +20,10 @@ from typing import Final, Literal, TypeAlias
 from tega.errors import Corrupt, LogError
 from tega.log import legacy, lock, record, segments, snapshot
 from tega.log.appender import AHEAD, Appender
-from tega.log.base import Log, Measured, Progress, Settings, Snapshot
+from tega.log.base import NO_ROOM, Log, Measured, NoRoom, Progress, Settings, Snapshot
 from tega.log.disk import Disk
 from tega.log.record import BadRecord, Logged
+from tega.log.replay import replay
 from tega.log.syncer import Syncer
 from tega.metrics import Meters
 from tega.store.commit import Commit
@@ -43,9 +44,6 @@ _PAUSE: Final = 100
 
 #: Bytes that are copied at once.
 _CHUNK: Final = 1 << 20
-
-#: A line about progress every so many commits.
-_PROGRESS: Final = 1_000
 
 
 def timestamp() -> str:
@@ -155,7 +153,7 @@ class FileLog(Log):
                 "Put it back",
                 file=str(self.directory / missing),
             )
-        state, start, end = self._replay(newest, data, settings, progress)
+        state, self._snapshot_time, start, end = replay(newest, data, settings, progress)
         self._file = self._open(numbers[-1], start, end)
         if end < len(data):
             self._set_aside(newest, data, end)
@@ -177,33 +175,6 @@ class FileLog(Log):
             pass
         fresh.install(continued=False)
         return state
-
-    def _replay(
-        self, path: Path, data: record.Data, settings: Settings, progress: Progress | None
-    ) -> tuple[State, int, int]:
-        """A segment's state, where its first commit starts, and where its last good one ends."""
-        start = end = 0
-        state: State | None = None
-        try:
-            for count, logged in enumerate(segments.commits(data)):
-                try:
-                    if state is None:
-                        state = snapshot.read(logged, settings.maxlen)
-                        self._snapshot_time, start = logged.time, logged.end
-                    else:
-                        state = record.apply(state, logged, settings.maxlen)
-                except BadRecord as bad:
-                    raise segments.corrupt(path, data, bad) from None
-                end = logged.end
-                if progress is not None and count % _PROGRESS == 0:
-                    progress(count, end, len(data))
-        except BadRecord as bad:
-            # The snapshot was synced before its segment had its name: it cannot be torn.
-            if state is None or not record.is_torn(data, bad, state.seq + 1):
-                raise segments.corrupt(path, data, bad) from None
-        if state is None:
-            raise segments.corrupt(path, data, BadRecord(0, 0, "an empty segment"))
-        return state, start, end
 
     def _set_aside(self, path: Path, data: record.Data, end: int) -> None:
         """Move the torn tail of a segment to a file of its own."""
@@ -244,11 +215,13 @@ class FileLog(Log):
         started = time.monotonic()
         try:
             text = record.texts(commits, self._synced, self._life)
-            self._end.append(text)
+            self._write(text)
             self._meters.appended += len(text)
             self._appended = commits[-1].seq
             if self._policy == "always":
                 self._sync()
+        except NoRoom:
+            raise
         except BaseException as error:
             # After a failed sync the kernel may have dropped the pages, and after an interrupt the
             # next commit would leave a gap: nothing here is sure now.
@@ -257,6 +230,25 @@ class FileLog(Log):
         self._weigh(time.monotonic() - started)
         if self._syncer is not None:
             self._syncer.wake()
+
+    def _write(self, text: bytes) -> None:
+        """Write all of a batch, or nothing.
+
+        :raises NoRoom: where there is no room for it
+        """
+        try:
+            self._end.append(text)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            with self._fd_lock:  # What there was room for is no commit.
+                self._end.end()
+                self._synced = self._appended
+            if not self.full:
+                log.error("%s: commits are refused until there is room again", error)
+            self.full = True
+            raise NoRoom(*error.args) from error
+        self.full = False
 
     @property
     def _end(self) -> Appender:
@@ -376,10 +368,12 @@ class FileLog(Log):
 
     def commits_after(self, versions: Mapping[str, int]) -> Iterator[Logged | None]:
         with self._names_lock:
-            size = self._end.size
+            size = 0 if self._file is None else self._file.size
             numbers = segments.numbers(self.directory, self.tega_id)
             paths = [segments.path_of(self.directory, self.tega_id, n) for n in numbers]
-            mapped = [(path, segments.data_of(path)) for path in paths]
+            # Of the newest what is sure: the rest may be cut off again while it is read.
+            mapped = [(path, segments.data_of(path, size if n == self._number else 0))
+                      for n, path in zip(numbers, paths, strict=True)]
         seen = 0
         damage: Corrupt | None = None
         for path, data in mapped:

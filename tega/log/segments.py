@@ -76,10 +76,13 @@ def _segments(directory: Path) -> Iterator[tuple[str, int]]:
             yield found["id"], int(found["number"])
 
 
-def data_of(path: Path) -> Data:
-    """The bytes of a segment, mapped into memory, without the room at its end."""
+def data_of(path: Path, size: int = 0) -> Data:
+    """The bytes of a segment, mapped into memory, without the room at its end.
+
+    :param size: how many, where that is known
+    """
     with path.open("rb") as file:
-        size = _filled(file)
+        size = size or _filled(file)
         return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
 
 

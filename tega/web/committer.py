@@ -6,15 +6,18 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from tega.database import Database, Pending
-from tega.errors import TegaError
+from tega.errors import ReadOnly, TegaError
 from tega.store.commit import Request, Rollback, Transaction
 from tega.store.history import Result, State
 from tega.web.http import Later
 
 log = logging.getLogger(__name__)
+
+#: What found no room on the disk, and must be done, is tried again after so long, seconds.
+_AGAIN: Final = 1.0
 
 #: Is called with a request that is settled.
 Settled: TypeAlias = Callable[[Pending], None]
@@ -74,15 +77,24 @@ class Committer:
     def leave(self, tega_id: str, through: str = "") -> None:
         """A tega id has no session any more, here or at a peer: its ephemeral nodes go."""
 
+        self._lapse(tega_id, through)
+        if not through:
+            self.left(tega_id)
+
+    def _lapse(self, tega_id: str, through: str) -> None:
         def settled(pending: Pending) -> None:
             try:
                 pending.result()
             except TegaError as error:
-                log.warning("the ephemeral nodes of %s stay until a restart: %s", tega_id, error)
+                if isinstance(error, ReadOnly) and self._database.refusal is None:
+                    # The disk is full. There may be room again, or a session of that id.
+                    self._loop.call_later(_AGAIN, self._lapse, tega_id, through)
+                else:
+                    log.warning(
+                        "the ephemeral nodes of %s stay until a restart: %s", tega_id, error
+                    )
 
         self._await(self._database.leave(tega_id, through), settled)
-        if not through:
-            self.left(tega_id)
 
     def _await(self, pending: Pending, settled: Settled) -> None:
         if pending.settled:

@@ -15,7 +15,7 @@ from tornado.httputil import HTTPHeaders
 from tega.access.keeper import Keeper
 from tega.access.rates import Rates
 from tega.access.who import Who
-from tega.errors import Forbidden, OverLimit
+from tega.errors import Forbidden, Malformed, OverLimit
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -60,8 +60,11 @@ class Door:
 
         :raises Forbidden: where a page of elsewhere does
         :raises Unauthorized: where the credential is not valid
+        :raises Malformed: where it names two hosts
         """
         host = headers.get("Host", "")
+        if "," in host:
+            raise Malformed(f"a request is for one host, and this one for {host[:128]!r}")
         if "Origin" in headers:
             self._check_origin(headers["Origin"], host)
         if host != self._host_seen and self._loopback and not self._keeper.on:

@@ -41,6 +41,8 @@ _CHUNK: Final = 1 << 16
 #: A body up to so many times the limit is read to its end, so that the client sees the refusal.
 _DRAIN: Final = 16
 
+#: Most digits of a number of bytes.
+_DIGITS: Final = 18
 
 #: Where a request goes on as a WebSocket.
 _WEBSOCKET: Final = "/_pubsub"
@@ -316,10 +318,10 @@ class _Exchange(httputil.HTTPMessageDelegate):
         self._start = cast(httputil.RequestStartLine, start_line)
         self._headers = headers
         announced = headers.get("Content-Length", "")
-        if announced.isdigit():
+        if announced.isascii() and announced.isdigit():
             limit = self._service.max_body
             waits = headers.get("Expect", "").lower() == "100-continue"
-            if int(announced) > (limit if waits else limit * _DRAIN):
+            if len(announced) > _DIGITS or int(announced) > (limit if waits else limit * _DRAIN):
                 self._refuse_early(self._too_large())
 
     def data_received(self, chunk: bytes) -> None:

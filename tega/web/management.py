@@ -259,6 +259,8 @@ def health(context: Context, call: Call) -> Answer:
             body["reason"] = refusal.message
         return Response(strictjson.dumps(body), refusal.status)
     peers, reasons = health_of(context.peers, context.dialer)
+    if database.full:
+        reasons = [*reasons, "there was no room on the disk for the last commit"]
     if reasons:
         body["status"] = "degraded"
     if call.who.monitor:

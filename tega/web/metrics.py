@@ -207,8 +207,9 @@ FAMILIES: Final[tuple[Family | Distribution, ...]] = (
         lambda n: _one(n.context.database.state.seq),
     ),
     Family(
-        "tega_read_only", "gauge", "1 where the log cannot be written and no commit is taken, or 0",
-        lambda n: _one(n.context.database.refusal is not None),
+        "tega_read_only", "gauge",
+        "1 where the log cannot be written, or could not lately for want of room, or 0",
+        lambda n: _one(n.context.database.refusal is not None or n.context.database.full),
     ),
     Distribution(
         "tega_log_sync_seconds", "Seconds that a sync of the log to disk takes",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import http.client
 import json
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,25 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Service:
-    """A server process in a directory."""
+    """A server process in a directory.
+
+    :param before: is called in the process, before the program
+    :param under: words in front of the command, of a program that becomes this one
+    :param environment: variables beside those of this process
+    """
 
     def __init__(
-        self, directory: Path, *flags: str, before: Callable[[], None] | None = None
+        self,
+        directory: Path,
+        *flags: str,
+        before: Callable[[], None] | None = None,
+        under: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tega.server", "-d", directory, "-p", "0", *flags],
+            [*under, sys.executable, "-m", "tega.server", "-d", directory, "-p", "0", *flags],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=before,
+            env={**os.environ, **(environment or {})},
         )
         assert self.process.stdout is not None
         assert self.process.stderr is not None

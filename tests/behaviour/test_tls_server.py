@@ -27,7 +27,6 @@ from tega.driver import (
     Driver,
     SessionException,
     Tls,
-    websocket,
 )
 from tega.errors import Malformed
 from tega.subscriber import Subscriber
@@ -265,20 +264,14 @@ def test_no_tls_where_it_is_wanted(service: Service) -> None:
         assert body["error"]["code"] == "malformed"
 
 
-def test_tls_where_there_is_none(
-    tmp_path: Path, tls: Tls, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(websocket, "HANDSHAKE", 0.5)
+def test_tls_where_there_is_none(tmp_path: Path, tls: Tls) -> None:
     plain = Service(tmp_path)
-    # It waits for the end of what it takes for a request.
-    by_http, by_tornado, by_websocket = errors(plain.port, timeout=1.0, tls=tls)
-    for error in (by_http, by_websocket):
-        assert isinstance(error, TimeoutError)
-        assert "it may not speak TLS on that port" in str(error)
-    # The Tornado for Python 3.10 does not tell what took too long.
-    assert isinstance(by_tornado, TimeoutError)
-    assert re.search("may not speak TLS|timed out", str(by_tornado))
-    assert plain.end()[0] == 0
+    for error in errors(plain.port, tls=tls):
+        assert isinstance(error, ssl.SSLError)
+        assert "it does not speak TLS on that port: connect without TLS" in str(error)
+    status, messages = plain.end()
+    assert status == 0
+    assert "127.0.0.1 speaks TLS, and this server does not" in messages
 
 
 def test_tls_where_something_else_answers(tls: Tls) -> None:

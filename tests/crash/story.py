@@ -136,6 +136,11 @@ class Story:
         """Submit some requests, flush them as one batch, and learn the outcome of each."""
         batch = [self.submit(request) for request in requests]
         self.db.flush()
+        if self.db.full:
+            # Nothing of it is there, nor will be.
+            del self.states[self.acknowledged + 1 :]
+            self._state = self.db.state
+            self._mark()
         for pending in batch:
             pending.result()
         assert fingerprint(self.db.state) == self.states[-1]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
 import sys
+import threading
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tega.logformat import JsonFormatter, TextFormatter
+from tega.logformat import JsonFormatter, TextFormatter, Writer
 
 #: Clears a screen, forges a line, turns what follows around, is half a character.
 HOSTILE = "\x1b[2J\n2026-01-01 00:00:00,000 INFO tega.server: all is well\r\x9b\u202e\udc80\0"
@@ -86,3 +90,43 @@ def test_any_text(message: str, exception: str) -> None:
         first, *rest = TextFormatter().format(made).split("\n")
         assert first.isprintable()
         assert all(one.startswith("    ") and one.isprintable() for one in rest)
+
+
+def left_out(lines: list[str]) -> int:
+    return sum([int(line.split()[0]) for line in lines if "left out" in line])
+
+
+def test_a_reader_that_stands_still_is_not_waited_for_and_is_told_what_it_missed() -> None:
+    source, sink = os.pipe()
+    fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, 4096)
+    writer = Writer(sink, most=10)
+    writer.setFormatter(logging.Formatter("%(message)s"))
+    handled = 0
+    lines: list[str] = []
+    with open(source) as reader:
+        while handled < 1_000:
+            writer.handle(record("x" * 500))
+            handled += 1
+        reading = threading.Thread(target=lambda: lines.extend(reader))
+        reading.start()
+        while not any("left out" in line for line in lines):
+            writer.handle(record("is there room again?"))
+            handled += 1
+            time.sleep(0.001)
+        writer.close()
+        os.close(sink)
+        reading.join(20)
+    # What says so goes before a message, and is none itself.
+    there = [line for line in lines if "left out" not in line]
+    assert len(there) + left_out(lines) == handled
+
+
+def test_a_reader_that_is_gone_does_no_harm() -> None:
+    source, sink = os.pipe()
+    os.close(source)
+    writer = Writer(sink)
+    writer.setFormatter(TextFormatter())
+    for _ in range(10):
+        writer.handle(record("nobody hears this"))
+    writer.close()
+    os.close(sink)
