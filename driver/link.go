@@ -125,7 +125,7 @@ func (l *link) greet() (*wire.SessionAck, error) {
 	if err := l.socket.WriteMessage(websocket.TextMessage, hello); err != nil {
 		return nil, err
 	}
-	_, text, err := l.socket.ReadMessage()
+	text, err := receive(l.socket)
 	if err != nil {
 		return nil, l.ended(err)
 	}
@@ -209,7 +209,7 @@ func (l *link) run(ctx context.Context) error {
 
 func (l *link) read() error {
 	for {
-		_, text, err := l.socket.ReadMessage()
+		text, err := receive(l.socket)
 		if err != nil {
 			return l.ended(err)
 		}
