@@ -52,6 +52,9 @@ type Options struct {
 	// PingTimeout is for how long it may be silent until the connection is made anew; by default
 	// 30 s. It bounds each try to connect, too.
 	PingTimeout time.Duration
+
+	// firstPause is before the second try to reconnect; tests have a shorter one.
+	firstPause time.Duration
 }
 
 // String leaves out the token, so that no log shows it.
@@ -144,6 +147,7 @@ func (o Options) settled() (Options, server, error) {
 	if o.PingTimeout <= 0 {
 		o.PingTimeout = 30 * time.Second
 	}
+	o.firstPause = cmp.Or(o.firstPause, firstPause)
 	return o, at, nil
 }
 

@@ -57,7 +57,7 @@ func (c *Client) do(ctx context.Context, request rest, into any) error {
 	defer cancel(nil)
 	stop := context.AfterFunc(s.life, func() { cancel(ErrClientClosed) })
 	defer stop()
-	var pause pause
+	pause := pause{first: s.options.firstPause}
 	for try := 1; ; try++ {
 		if !pause.wait(ctx) {
 			return canceled(ctx, request.method+" "+request.path)

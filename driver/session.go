@@ -117,7 +117,7 @@ func (s *session) header() http.Header {
 
 // keep has a connection, over and over.
 func (s *session) keep(l *link) {
-	var pause pause
+	pause := pause{first: s.options.firstPause}
 	for l != nil {
 		begun := time.Now()
 		err := l.run(s.life)
