@@ -21,6 +21,7 @@ type port struct {
 }
 
 func TestValuesGoInAndComeOut(t *testing.T) {
+	t.Parallel()
 	client, ctx := dial(t, tega.Options{Address: startServer(t).address}), short(t)
 	given := port{
 		1500,
@@ -64,6 +65,7 @@ func TestValuesGoInAndComeOut(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	client, ctx := dial(t, tega.Options{Address: startServer(t).address}), short(t)
 	if _, err := client.Put(ctx, "r.a", 1, tega.IfAbsent()); err != nil {
 		t.Fatal(err)
@@ -109,6 +111,7 @@ func TestRefusals(t *testing.T) {
 func second[T any](_ T, err error) error { return err }
 
 func TestATransaction(t *testing.T) {
+	t.Parallel()
 	client, ctx := dial(t, tega.Options{Address: startServer(t).address}), short(t)
 	first, err := client.TxWithID(
 		ctx, "once", tega.Put("a", 1), tega.Get("a"), tega.Put("b.c", "x"), tega.Get("b"),
@@ -165,6 +168,7 @@ func TestATransaction(t *testing.T) {
 }
 
 func TestCallsAndMessages(t *testing.T) {
+	t.Parallel()
 	server := startServer(t)
 	owner := dial(t, tega.Options{Address: server.address, TegaID: "owner"})
 	caller := dial(t, tega.Options{Address: server.address, TegaID: "caller"})
@@ -226,6 +230,7 @@ func TestCallsAndMessages(t *testing.T) {
 }
 
 func TestChangesAreHeard(t *testing.T) {
+	t.Parallel()
 	server := startServer(t)
 	hears := dial(t, tega.Options{Address: server.address})
 	makes := dial(t, tega.Options{Address: server.address, TegaID: "makes"})
@@ -288,6 +293,7 @@ func TestChangesAreHeard(t *testing.T) {
 }
 
 func TestTheEnds(t *testing.T) {
+	t.Parallel()
 	server := startServer(t)
 	first := dial(t, tega.Options{Address: server.address, TegaID: "one"})
 	ctx := short(t)

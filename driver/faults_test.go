@@ -167,6 +167,7 @@ func tellStory(
 }
 
 func TestAServerThatIsKilled(t *testing.T) {
+	t.Parallel()
 	server := startServer(t)
 	client := dial(t, tega.Options{Address: server.address, TegaID: "agent"})
 	ctx := short(t)
@@ -217,6 +218,7 @@ func TestAServerThatIsKilled(t *testing.T) {
 
 // TestALinkThatFallsSilent goes on over another one, without having been told.
 func TestALinkThatFallsSilent(t *testing.T) {
+	t.Parallel()
 	server := startServer(t)
 	link := startForwarder(t, server.address, func(int) (int, int) { return -1, -1 })
 	client := dial(t, tega.Options{
@@ -243,6 +245,7 @@ func TestALinkThatFallsSilent(t *testing.T) {
 
 // TestAnAnswerThatDoesNotCome is not known to have been done: with its id, that is found out.
 func TestAnAnswerThatDoesNotCome(t *testing.T) {
+	t.Parallel()
 	server := startServer(t)
 	link := startForwarder(t, server.address, func(int) (int, int) { return -1, -1 })
 	client := dial(t, tega.Options{Address: link.address()})
@@ -269,6 +272,7 @@ func TestAnAnswerThatDoesNotCome(t *testing.T) {
 }
 
 func TestACallIsNeverSentTwice(t *testing.T) {
+	t.Parallel()
 	server := startServer(t)
 	link := startForwarder(t, server.address, func(int) (int, int) { return -1, -1 })
 	owner := dial(t, tega.Options{Address: server.address})
@@ -306,6 +310,7 @@ func TestACallIsNeverSentTwice(t *testing.T) {
 // TestASlowReader lets much more come than may wait: nothing is lost, nothing comes twice, and
 // nothing else is held up.
 func TestASlowReader(t *testing.T) {
+	t.Parallel()
 	server := startServer(t, "--resume", "20000")
 	slow := dial(t, tega.Options{Address: server.address, TegaID: "slow", Buffer: 20_000})
 	makes := dial(t, tega.Options{Address: server.address, TegaID: "makes"})

@@ -247,6 +247,7 @@ const countsBytes = "tega's server holds fragments until the last one has come, 
 	"that costs; the library puts them together as they come, and counts their bytes"
 
 func TestFramesAreRead(t *testing.T) {
+	t.Parallel()
 	reads, _ := frameVectors(t)
 	for _, one := range reads {
 		for _, as := range []role{asServer, asClient} {
@@ -280,6 +281,7 @@ func TestFramesAreRead(t *testing.T) {
 
 // TestFramesOfTheServerAreRead gives those of one message together.
 func TestFramesOfTheServerAreRead(t *testing.T) {
+	t.Parallel()
 	_, writes := frameVectors(t)
 	kinds := map[int]string{0: "text", 1: "text", 8: "close", 9: "ping", 10: "pong"}
 	for _, one := range writes {
@@ -306,6 +308,7 @@ func TestFramesOfTheServerAreRead(t *testing.T) {
 // TestFramesAreWritten writes whole messages: a server as they stand in the vectors, a driver
 // masked, and large ones in fragments, which the library alone makes.
 func TestFramesAreWritten(t *testing.T) {
+	t.Parallel()
 	_, writes := frameVectors(t)
 	for _, one := range writes {
 		if one.Opcode == 0 || !one.Last {

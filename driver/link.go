@@ -61,8 +61,7 @@ type link struct {
 func connect(ctx context.Context, s *session) (*link, *wire.SessionAck, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.PingTimeout)
 	defer cancel()
-	l := &link{session: s, protocol: wire.NewConnection(wire.Client),
-		wake: make(chan struct{}, 1), gone: make(chan struct{})}
+	l := newLink(s)
 	var giveUp func() bool
 	dialer := websocket.Dialer{
 		Proxy:           http.ProxyFromEnvironment,
@@ -74,7 +73,7 @@ func connect(ctx context.Context, s *session) (*link, *wire.SessionAck, error) {
 			if err != nil {
 				return nil, err
 			}
-			l.raw = &conn{Conn: made, patience: s.options.PingTimeout}
+			l.raw = &conn{Conn: made, patience: s.options.PingTimeout, begun: time.Now()}
 			giveUp = context.AfterFunc(ctx, func() { made.Close() })
 			return l.raw, nil
 		},
@@ -98,6 +97,12 @@ func connect(ctx context.Context, s *session) (*link, *wire.SessionAck, error) {
 		return nil, nil, s.unreachable(ctx, nil, ctx.Err())
 	}
 	return l, ack, nil
+}
+
+// newLink is one without any connection.
+func newLink(s *session) *link {
+	return &link{session: s, protocol: wire.NewConnection(wire.Client),
+		wake: make(chan struct{}, 1), gone: make(chan struct{})}
 }
 
 // unreachable is why there is no connection.

@@ -87,6 +87,7 @@ func is(t *testing.T, what string, err, want error, status int) {
 }
 
 func TestTokens(t *testing.T) {
+	t.Parallel()
 	server, token, guest := startGuarded(t)
 	ctx := short(t)
 	agent := dial(t, tega.Options{Address: server.address, Token: token})
@@ -137,6 +138,7 @@ func TestTokens(t *testing.T) {
 }
 
 func TestWhatIsWatchedIsCutDownByRules(t *testing.T) {
+	t.Parallel()
 	server, token, guest := startGuarded(t)
 	agent := dial(t, tega.Options{Address: server.address, Token: token})
 	reader := dial(t, tega.Options{Address: server.address, Token: guest})
@@ -166,8 +168,10 @@ func TestWhatIsWatchedIsCutDownByRules(t *testing.T) {
 // TestARevokedToken ends the session for good, at once or when it connects again, and whoever uses
 // it hears why.
 func TestARevokedToken(t *testing.T) {
+	t.Parallel()
 	for _, apart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("apart=%v", apart), func(t *testing.T) {
+			t.Parallel()
 			server, token, guest := startGuarded(t)
 			var log logged
 			client := dial(t, tega.Options{
@@ -206,6 +210,7 @@ func TestARevokedToken(t *testing.T) {
 
 // TestAServerThatIsFull is tried again: it will not be so for ever.
 func TestAServerThatIsFull(t *testing.T) {
+	t.Parallel()
 	server := startServer(t, "--max-sessions", "1")
 	var apart atomic.Bool
 	link := startForwarder(t, server.address, func(int) (int, int) {
@@ -316,6 +321,7 @@ func files(t *testing.T, ca, certificate, key string) *tls.Config {
 }
 
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	ours, theirs := newAuthority(t, "ours"), newAuthority(t, "theirs")
 	certificate, key := ours.issue("srv.example.net")
 	server, token, _ := startGuarded(t, "--tls-cert", certificate, "--tls-key", key)
@@ -361,6 +367,7 @@ func TestTLS(t *testing.T) {
 }
 
 func TestACertificateSaysWhoItIs(t *testing.T) {
+	t.Parallel()
 	ours, theirs := newAuthority(t, "ours"), newAuthority(t, "theirs")
 	certificate, key := ours.issue("srv.example.net")
 	server, token, _ := startGuarded(
@@ -409,6 +416,7 @@ func content(t *testing.T, file string) []byte {
 
 // TestWhoSendsElsewhere is not followed: the token is for one server.
 func TestWhoSendsElsewhere(t *testing.T) {
+	t.Parallel()
 	server := startServer(t)
 	asked := make(chan string, 10)
 	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -434,6 +442,7 @@ func TestWhoSendsElsewhere(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
+	t.Parallel()
 	for _, options := range []tega.Options{
 		{Address: "nowhere"}, {Address: "ftp://a:1"}, {Address: "a:0"}, {Address: "a:http"},
 		{Address: "http://a:1/path"}, {Address: "http://user@a:1"}, {Address: "::1:8739"},
@@ -448,6 +457,7 @@ func TestOptions(t *testing.T) {
 
 // TestABlackHole dials what accepts and says nothing: the context ends it.
 func TestABlackHole(t *testing.T) {
+	t.Parallel()
 	server := httptest.NewUnstartedServer(http.NotFoundHandler())
 	defer server.Listener.Close()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -469,6 +479,7 @@ func TestABlackHole(t *testing.T) {
 
 // TestWhatIsNoServer says so, and where.
 func TestWhatIsNoServer(t *testing.T) {
+	t.Parallel()
 	for _, status := range []int{301, 404, 502} {
 		other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(status)

@@ -58,6 +58,26 @@ type session struct {
 
 // begin begins a session.
 func begin(ctx context.Context, options Options) (*session, error) {
+	s, err := newSession(options)
+	if err != nil {
+		return nil, err
+	}
+	l, ack, err := connect(ctx, s)
+	if err != nil {
+		s.end()
+		return nil, plain(err)
+	}
+	s.opened(l, ack)
+	s.group.Add(1)
+	go func() {
+		defer s.group.Done()
+		s.keep(l)
+	}()
+	return s, nil
+}
+
+// newSession is one without any connection.
+func newSession(options Options) (*session, error) {
 	options, at, err := options.settled()
 	if err != nil {
 		return nil, err
@@ -75,17 +95,6 @@ func begin(ctx context.Context, options Options) (*session, error) {
 	s.life, s.end = context.WithCancel(context.Background())
 	s.subscriptions = newSubscriptions(s)
 	s.functions = newFunctions(s)
-	l, ack, err := connect(ctx, s)
-	if err != nil {
-		s.end()
-		return nil, plain(err)
-	}
-	s.opened(l, ack)
-	s.group.Add(1)
-	go func() {
-		defer s.group.Done()
-		s.keep(l)
-	}()
 	return s, nil
 }
 
