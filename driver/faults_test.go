@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -304,6 +305,47 @@ func TestACallIsNeverSentTwice(t *testing.T) {
 	}
 	if next(t, calls); len(calls) != 0 {
 		t.Error("it was sent again")
+	}
+}
+
+// TestWhatIsTooLarge fails alone: a request, or a message, which nobody waits for.
+func TestWhatIsTooLarge(t *testing.T) {
+	t.Parallel()
+	server := startServer(t, "--max-body", "50000")
+	owner := dial(t, tega.Options{Address: server.address})
+	client := dial(t, tega.Options{Address: server.address, Logger: silent})
+	ctx := short(t)
+	calls := make(chan bool, 10)
+	release := make(chan bool)
+	err := owner.Serve(ctx, "f", func(ctx context.Context, _ *tega.Call) (any, error) {
+		calls <- true
+		select {
+		case <-release:
+		case <-ctx.Done():
+		}
+		return nil, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := strings.Repeat("x", 200_000)
+	called := make(chan error, 1)
+	for _, asks := range []bool{true, false} {
+		go func() { called <- client.Call(ctx, "f", nil) }()
+		next(t, calls)
+		if asks {
+			_, err = client.Put(ctx, "r", large)
+			is(t, "a change", err, tega.ErrTooLarge, 413)
+		} else if err := client.Publish(ctx, "r", large); err != nil {
+			t.Error(err)
+		}
+		if err := next(t, called); !errors.Is(err, tega.ErrOutcomeUnknown) {
+			t.Errorf("a call meanwhile: %v", err)
+		}
+	}
+	close(release)
+	if _, err := client.Put(ctx, "r", 1, tega.IfAbsent()); err != nil {
+		t.Error(err)
 	}
 }
 

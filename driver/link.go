@@ -50,6 +50,8 @@ type link struct {
 	waiting  []frame
 	backlog  int
 	leaving  bool
+	// told is how many bytes the largest body has that was sent with anything but a request.
+	told int
 	// wake is told that something waits.
 	wake chan struct{}
 	// gone is closed when the connection is over.
@@ -305,6 +307,12 @@ func (l *link) send(message wire.Message) {
 		// Only an answer that nobody waits for: all else may come at any time.
 		l.session.log.Debug("tega: not sent", "message", message.Command(), "reason", err)
 		return
+	}
+	switch message := message.(type) {
+	case *wire.Publish:
+		l.told = max(l.told, len(message.Body))
+	case *wire.Response:
+		l.told = max(l.told, len(message.Body))
 	}
 	l.enqueue(frame{websocket.TextMessage, text})
 }

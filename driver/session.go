@@ -195,7 +195,8 @@ func (s *session) lost(l *link, err error) {
 	defer s.mu.Unlock()
 	s.link = nil
 	s.subscriptions.lost()
-	if largest := s.requests.largest(); largest != nil && isTooBig(err) {
+	largest := s.requests.largest()
+	if largest != nil && len(largest.message.Body) > l.told && isTooBig(err) {
 		// What was too large for the server would be so again.
 		s.apart = s.apart || largest.fleeting
 		s.requests.fail(largest, refusal("too_large", "a request of %d bytes is more than %s takes",
