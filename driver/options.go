@@ -68,7 +68,8 @@ func (o Options) String() string {
 
 // TLSFiles is a TLS configuration of PEM files: the authorities that a server is verified by, and
 // the certificate of this client with its key; without a file of its own, that is with the
-// certificate. What is empty is left as it is by default.
+// certificate, which is read again for each connection: it may be renewed. What is empty is left as
+// it is by default.
 func TLSFiles(ca, certificate, key string) (*tls.Config, error) {
 	made := &tls.Config{MinVersion: tls.VersionTLS12}
 	if ca != "" {
@@ -82,11 +83,17 @@ func TLSFiles(ca, certificate, key string) (*tls.Config, error) {
 		}
 	}
 	if certificate != "" || key != "" {
-		pair, err := tls.LoadX509KeyPair(certificate, cmp.Or(key, certificate))
-		if err != nil {
-			return nil, fmt.Errorf("tega: the client's certificate: %w", err)
+		read := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(certificate, cmp.Or(key, certificate))
+			if err != nil {
+				return nil, fmt.Errorf("tega: the client's certificate: %w", err)
+			}
+			return &pair, nil
 		}
-		made.Certificates = []tls.Certificate{pair}
+		if _, err := read(nil); err != nil {
+			return nil, err
+		}
+		made.GetClientCertificate = read
 	}
 	return made, nil
 }

@@ -370,14 +370,14 @@ func TestACertificateSaysWhoItIs(t *testing.T) {
 	t.Parallel()
 	ours, theirs := newAuthority(t, "ours"), newAuthority(t, "theirs")
 	certificate, key := ours.issue("srv.example.net")
-	server, token, _ := startGuarded(
+	server, _, _ := startGuarded(
 		t, "--tls-cert", certificate, "--tls-key", key, "--tls-client-ca", ours.file,
 	)
-	own, private := ours.issue("box.example.net")
-	both := ours.write("both.pem", append(content(t, own), content(t, private)...))
+	own, ownKey := ours.issue("box.example.net")
+	both := ours.write("both.pem", append(content(t, own), content(t, ownKey)...))
 	options := tega.Options{Address: server.address, TegaID: "box-1"}
 	for _, options.TLS = range []*tls.Config{
-		files(t, ours.file, own, private), files(t, ours.file, both, ""),
+		files(t, ours.file, own, ownKey), files(t, ours.file, both, ""),
 	} {
 		client := dial(t, options)
 		if _, err := client.Put(short(t), "r", 1); err != nil {
@@ -391,11 +391,18 @@ func TestACertificateSaysWhoItIs(t *testing.T) {
 	_, err := tega.Dial(short(t), options)
 	is(t, "without a certificate", err, tega.ErrUnauthorized, 401)
 	foreign, private := theirs.issue("box.example.net")
-	options.TLS, options.Token = files(t, ours.file, foreign, private), token
+	options.TLS = files(t, ours.file, foreign, private)
 	var refusal *tega.Error
 	if _, err := tega.Dial(short(t), options); err == nil || errors.As(err, &refusal) {
 		t.Errorf("with a certificate that another has signed: %v", err)
 	}
+	// Renewed, it is taken from the same files.
+	for to, from := range map[string]string{foreign: own, private: ownKey} {
+		if err := os.WriteFile(to, content(t, from), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dial(t, options)
 	for _, wrong := range [][3]string{
 		{"no-such-file"}, {key}, {"", certificate, ""}, {"", key, certificate}, {"", "", key},
 	} {
