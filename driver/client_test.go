@@ -198,6 +198,17 @@ func TestCallsAndMessages(t *testing.T) {
 	if err := caller.Call(ctx, `f."v1.0 (x)"`, nil); !errors.Is(err, tega.ErrCallFailed) {
 		t.Errorf("%v", err)
 	}
+	err = owner.Serve(ctx, "f.reads", func(ctx context.Context, _ *tega.Call) (any, error) {
+		_, err := owner.Get(ctx, "nothing", nil)
+		return nil, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = caller.Call(ctx, "f.reads", nil)
+	if !errors.Is(err, tega.ErrCallFailed) || errors.Is(err, tega.ErrNotFound) {
+		t.Errorf("%v", err)
+	}
 	// Of oneself, and without any result.
 	if err := owner.Call(ctx, "f.add", &sum, -1, 1); err != nil || sum != 0 {
 		t.Errorf("%d %v", sum, err)
