@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -347,77 +346,4 @@ func TestWhatIsTooLarge(t *testing.T) {
 	if _, err := client.Put(ctx, "r", 1, tega.IfAbsent()); err != nil {
 		t.Error(err)
 	}
-}
-
-// TestASlowReader lets much more come than may wait: nothing is lost, nothing comes twice, and
-// nothing else is held up.
-func TestASlowReader(t *testing.T) {
-	t.Parallel()
-	server := startServer(t, "--resume", "20000")
-	slow := dial(t, tega.Options{Address: server.address, TegaID: "slow", Buffer: 20_000})
-	makes := dial(t, tega.Options{Address: server.address, TegaID: "makes"})
-	ctx := short(t)
-	const count = 2000
-	all, err := slow.Subscribe(ctx, "r")
-	if err != nil {
-		t.Fatal(err)
-	}
-	// One that overlaps, and is read at once.
-	part, err := slow.SubscribeRegex(ctx, `r\.even`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	messages, err := slow.Messages(ctx, "r")
-	if err != nil {
-		t.Fatal(err)
-	}
-	evens := make(chan []int, 1)
-	go func() { evens <- numbers(part.C, count/2) }()
-	for number := range count {
-		path := "r.even"
-		if number%2 == 1 {
-			path = "r.odd"
-		}
-		if _, err := makes.Put(ctx, path, number); err != nil {
-			t.Fatal(err)
-		}
-		if err := makes.Publish(ctx, "r", number); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := next(t, evens); len(got) != count/2 || got[0] != 0 || got[count/2-1] != count-2 {
-		t.Errorf("%d, from %d to %d", len(got), got[0], got[len(got)-1])
-	}
-	if _, err := slow.Put(ctx, "s", 1); err != nil {
-		t.Error(err)
-	}
-	want := make([]int, count)
-	for number := range want {
-		want[number] = number
-	}
-	if got := numbers(all.C, count); !reflect.DeepEqual(got, want) {
-		t.Errorf("%d notifications, which are not all in order: %v", len(got), got)
-	}
-	until(t, "messages are lost", func() bool { return messages.Lost() > 0 })
-}
-
-// numbers are those that so many notifications put.
-func numbers(from <-chan tega.Notification, count int) []int {
-	var got []int
-	limit := time.After(30 * time.Second)
-	for len(got) < count {
-		select {
-		case told := <-from:
-			for _, change := range told.Changes {
-				value := -1
-				if told.Resync || change.Into(&value) != nil {
-					return append(got, -1)
-				}
-				got = append(got, value)
-			}
-		case <-limit:
-			return got
-		}
-	}
-	return got
 }

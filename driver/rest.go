@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -15,9 +16,6 @@ import (
 
 	"tega.internal/tega/internal/wire"
 )
-
-// tries is how often a request is sent that may be sent again, while its answers get lost.
-const tries = 4
 
 func newHTTP(s *session) *http.Client {
 	transport := &http.Transport{
@@ -38,8 +36,8 @@ type rest struct {
 	body         []byte
 	// key is the id under which a change is done once at most.
 	key string
-	// again says that it may be sent again.
-	again bool
+	// again says that it may be sent again, reads that it changes nothing.
+	again, reads bool
 }
 
 // do sends a request, and reads what is answered into a value.
@@ -58,33 +56,45 @@ func (c *Client) do(ctx context.Context, request rest, into any) error {
 	stop := context.AfterFunc(s.life, func() { cancel(ErrClientClosed) })
 	defer stop()
 	pause := pause{first: s.options.firstPause}
-	for try := 1; ; try++ {
+	sent := false
+	for {
 		if !pause.wait(ctx) {
-			return canceled(ctx, request.method+" "+request.path)
+			return request.gaveUp(sent, canceled(ctx, request.method+" "+request.path))
+		}
+		if over := s.why(); over != nil {
+			return request.gaveUp(sent, over)
 		}
 		err := c.doOnce(ctx, request, into)
 		var lost *lostError
 		if !errors.As(err, &lost) {
 			return err
 		}
-		if request.again && try < tries && ctx.Err() == nil {
-			continue
+		sent = sent || !lost.isUnsent()
+		if sent && !request.again && ctx.Err() == nil {
+			return request.gaveUp(sent, fmt.Errorf("tega: %w", lost.cause))
 		}
-		why := fmt.Errorf("tega: %w", lost.cause)
-		if ctx.Err() != nil {
-			why = canceled(ctx, request.method+" "+request.path)
-		}
-		if request.method == http.MethodGet {
-			return why
-		}
-		return unknown(cmp.Or(request.key, request.query.Get("txid")), why)
+		s.log.Debug("tega: trying again", "request", request.path, "reason", lost)
 	}
+}
+
+// gaveUp is the error of a request without an answer.
+func (r rest) gaveUp(sent bool, cause error) error {
+	if !sent || r.reads {
+		return cause
+	}
+	return unknown(cmp.Or(r.key, r.query.Get("txid")), cause)
 }
 
 // lostError says that there was no answer.
 type lostError struct{ cause error }
 
 func (e *lostError) Error() string { return e.cause.Error() }
+
+// isUnsent says whether there was no connection to begin with.
+func (e *lostError) isUnsent() bool {
+	var why *net.OpError
+	return errors.As(e.cause, &why) && why.Op == "dial"
+}
 
 func (c *Client) doOnce(ctx context.Context, request rest, into any) error {
 	where := c.session.at.url("http", request.path)
@@ -131,7 +141,7 @@ func (c *Client) Manage(
 ) error {
 	return c.do(ctx, rest{
 		method: method, path: "/_" + url.PathEscape(command), query: query,
-		again: method == http.MethodGet,
+		again: method == http.MethodGet, reads: method == http.MethodGet,
 	}, into)
 }
 
@@ -254,7 +264,9 @@ func (t *Transaction) add(ctx context.Context, op Op) error {
 // after its commit, by root. One that it would delete is {"_oid": ROOT, "_deleted": true}.
 func (t *Transaction) Candidate(ctx context.Context) (map[string]json.RawMessage, error) {
 	var trees []json.RawMessage
-	if err := t.client.do(ctx, t.command("cand"), &trees); err != nil {
+	request := t.command("cand")
+	request.reads = true
+	if err := t.client.do(ctx, request, &trees); err != nil {
 		return nil, err
 	}
 	made := map[string]json.RawMessage{}

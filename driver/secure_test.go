@@ -2,7 +2,6 @@ package tega_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -445,58 +444,5 @@ func TestWhoSendsElsewhere(t *testing.T) {
 	}
 	if len(asked) != 0 {
 		t.Errorf("it was followed, with %q", <-asked)
-	}
-}
-
-func TestOptions(t *testing.T) {
-	t.Parallel()
-	for _, options := range []tega.Options{
-		{Address: "nowhere"}, {Address: "ftp://a:1"}, {Address: "a:0"}, {Address: "a:http"},
-		{Address: "http://a:1/path"}, {Address: "http://user@a:1"}, {Address: "::1:8739"},
-		{TegaID: "_x"}, {TegaID: "a b"}, {Scope: "wide"},
-	} {
-		if client, err := tega.Dial(context.Background(), options); err == nil {
-			client.Close()
-			t.Errorf("%+v", options)
-		}
-	}
-}
-
-// TestABlackHole dials what accepts and says nothing: the context ends it.
-func TestABlackHole(t *testing.T) {
-	t.Parallel()
-	server := httptest.NewUnstartedServer(http.NotFoundHandler())
-	defer server.Listener.Close()
-	ctx, cancel := context.WithCancel(context.Background())
-	dialed := make(chan error, 1)
-	go func() {
-		_, err := tega.Dial(ctx, tega.Options{Address: server.Listener.Addr().String()})
-		dialed <- err
-	}()
-	accepted, err := server.Listener.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer accepted.Close()
-	cancel()
-	if err := next(t, dialed); !errors.Is(err, context.Canceled) {
-		t.Errorf("%v", err)
-	}
-}
-
-// TestWhatIsNoServer says so, and where.
-func TestWhatIsNoServer(t *testing.T) {
-	t.Parallel()
-	for _, status := range []int{301, 404, 502} {
-		other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.WriteHeader(status)
-		}))
-		defer other.Close()
-		_, err := tega.Dial(short(t), tega.Options{Address: other.URL})
-		var why *tega.Error
-		if !errors.As(err, &why) || why.Status != status ||
-			!strings.Contains(err.Error(), other.Listener.Addr().String()) {
-			t.Errorf("%d: %v", status, err)
-		}
 	}
 }
