@@ -56,7 +56,9 @@ func TestContexts(t *testing.T) {
 		"Begin":     func(ctx context.Context) error { return second(client.Begin(ctx)) },
 		"Add":       func(ctx context.Context) error { return open.Add(ctx, tega.Put("r", 2)) },
 		"Candidate": func(ctx context.Context) error { return second(open.Candidate(ctx)) },
-		"Rollback":  func(ctx context.Context) error { return second(client.Rollback(ctx, "r", 0)) },
+		"Rollback": func(ctx context.Context) error {
+			return second(client.Rollback(ctx, "r", -1))
+		},
 		"Roots":     func(ctx context.Context) error { return second(client.Roots(ctx)) },
 		"Publish":   func(ctx context.Context) error { return client.Publish(ctx, "r", 2) },
 		"Serve":     func(ctx context.Context) error { return client.Serve(ctx, "f", none) },
