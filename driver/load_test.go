@@ -163,6 +163,69 @@ func TestASlowReader(t *testing.T) {
 	until(t, "messages are lost", func() bool { return messages.Lost() > 0 })
 }
 
+// TestWhoHasMissedTooMuch is told how all stands: a reader that is slow, and one that was away. Then
+// both go on.
+func TestWhoHasMissedTooMuch(t *testing.T) {
+	t.Parallel()
+	server := startServer(t, "--resume", "20")
+	var apart atomic.Bool
+	link := startForwarder(t, server.address, func(int) (int, int) {
+		if apart.Load() {
+			return 0, 0
+		}
+		return -1, -1
+	})
+	slow := dial(t, tega.Options{Address: server.address, Buffer: 3000})
+	away := dial(t, tega.Hasty(tega.Options{Address: link.address(), Logger: silent}))
+	makes := dial(t, tega.Options{Address: server.address})
+	ctx := short(t)
+	var readers []*tega.Subscription
+	for _, client := range []*tega.Client{slow, away} {
+		reader, err := client.Subscribe(ctx, "r")
+		if err != nil {
+			t.Fatal(err)
+		}
+		readers = append(readers, reader)
+	}
+	apart.Store(true)
+	link.cut()
+	const count = 200
+	for number := range count {
+		if _, err := makes.Put(ctx, "r", number); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apart.Store(false)
+	for which, reader := range readers {
+		last, resyncs := -1, 0
+		for last != count-1 {
+			told := next(t, reader.C)
+			var value int
+			if err := told.Changes[0].Into(&value); err != nil {
+				t.Fatal(err)
+			}
+			if told.Resync {
+				resyncs++
+			} else if value != last+1 {
+				t.Errorf("reader %d: %d after %d", which, value, last)
+			}
+			last = value
+		}
+		if resyncs != 1 {
+			t.Errorf("reader %d: %d times", which, resyncs)
+		}
+	}
+	if _, err := makes.Put(ctx, "r", count); err != nil {
+		t.Fatal(err)
+	}
+	for _, reader := range readers {
+		told := next(t, reader.C)
+		if told.Resync || string(told.Changes[0].Instance) != "200" {
+			t.Errorf("%+v", told)
+		}
+	}
+}
+
 // numbers are those that so many notifications put.
 func numbers(from <-chan tega.Notification, count int) []int {
 	var got []int

@@ -66,6 +66,12 @@ func (o Options) String() string {
 	return fmt.Sprintf("%+v", plain(o))
 }
 
+// GoString leaves out the token, too.
+func (o Options) GoString() string { return o.String() }
+
+// LogValue leaves out the token, too.
+func (o Options) LogValue() slog.Value { return slog.StringValue(o.String()) }
+
 // TLSFiles is a TLS configuration of PEM files: the authorities that a server is verified by, and
 // the certificate of this client with its key; without a file of its own, that is with the
 // certificate, which is read again for each connection: it may be renewed. What is empty is left as
