@@ -163,8 +163,8 @@ func TestASlowReader(t *testing.T) {
 	until(t, "messages are lost", func() bool { return messages.Lost() > 0 })
 }
 
-// TestWhoHasMissedTooMuch is told how all stands: a reader that is slow, and one that was away. Then
-// both go on.
+// TestWhoHasMissedTooMuch is told how all stands: a reader that is slow, and one that was away.
+// Then both go on.
 func TestWhoHasMissedTooMuch(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, "--resume", "20")
