@@ -367,6 +367,52 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// TestAServerWithAnotherCertificate is not talked to until it has a good one again; what is asked
+// meanwhile waits.
+func TestAServerWithAnotherCertificate(t *testing.T) {
+	t.Parallel()
+	ours, theirs := newAuthority(t, "ours"), newAuthority(t, "theirs")
+	certificate, key := ours.issue("srv.example.net")
+	server := startServer(t, "--tls-cert", certificate, "--tls-key", key)
+	link := startForwarder(t, server.address, func(int) (int, int) { return -1, -1 })
+	var log logged
+	client := dial(t, tega.Hasty(tega.Options{
+		Address: link.address(), TLS: files(t, ours.file, "", ""), Logger: log.logger(),
+	}))
+	ctx := short(t)
+	asked := make(chan error, 1)
+	for number, by := range []*authority{theirs, ours} {
+		newCertificate, newKey := by.issue("srv.example.net")
+		for to, from := range map[string]string{certificate: newCertificate, key: newKey} {
+			if err := os.WriteFile(to, content(t, from), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := server.process.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "it shows the new one", func() bool {
+			shown, err := tls.Dial("tcp", server.address, files(t, by.file, "", ""))
+			if err == nil {
+				shown.Close()
+			}
+			return err == nil
+		})
+		if number == 0 {
+			// The connection that there is goes on.
+			if _, err := client.Put(ctx, "r", 0); err != nil {
+				t.Error(err)
+			}
+			link.cut()
+			go func() { asked <- second(client.Put(ctx, "r", 1)) }()
+			until(t, "it is not trusted", func() bool { return log.has("unknown authority") })
+		}
+	}
+	if err := next(t, asked); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestACertificateSaysWhoItIs(t *testing.T) {
 	t.Parallel()
 	ours, theirs := newAuthority(t, "ours"), newAuthority(t, "theirs")
