@@ -8,11 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"tega.internal/tega/internal/wire"
 )
@@ -69,7 +70,7 @@ func (c *Client) do(ctx context.Context, request rest, into any) error {
 		if !errors.As(err, &lost) {
 			return err
 		}
-		sent = sent || !lost.isUnsent()
+		sent = sent || lost.sent
 		if sent && !request.again && ctx.Err() == nil {
 			return request.gaveUp(sent, fmt.Errorf("tega: %w", lost.cause))
 		}
@@ -85,24 +86,24 @@ func (r rest) gaveUp(sent bool, cause error) error {
 	return unknown(cmp.Or(r.key, r.query.Get("txid")), cause)
 }
 
-// lostError says that there was no answer.
-type lostError struct{ cause error }
+// lostError says that there was no answer, and whether the server may have been asked.
+type lostError struct {
+	cause error
+	sent  bool
+}
 
 func (e *lostError) Error() string { return e.cause.Error() }
-
-// isUnsent says whether there was no connection to begin with.
-func (e *lostError) isUnsent() bool {
-	var why *net.OpError
-	return errors.As(e.cause, &why) && why.Op == "dial"
-}
 
 func (c *Client) doOnce(ctx context.Context, request rest, into any) error {
 	where := c.session.at.url("http", request.path)
 	if len(request.query) > 0 {
 		where += "?" + request.query.Encode()
 	}
+	var sent atomic.Bool
+	connected := func(httptrace.GotConnInfo) { sent.Store(true) }
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: connected})
 	made, err := http.NewRequestWithContext(
-		ctx, request.method, where, bytes.NewReader(request.body),
+		traced, request.method, where, bytes.NewReader(request.body),
 	)
 	if err != nil {
 		return fmt.Errorf("tega: %w", err)
@@ -116,7 +117,7 @@ func (c *Client) doOnce(ctx context.Context, request rest, into any) error {
 	}
 	response, err := c.http.Do(made)
 	if err != nil {
-		return &lostError{err}
+		return &lostError{err, sent.Load()}
 	}
 	defer response.Body.Close()
 	if response.StatusCode >= 300 {
@@ -124,7 +125,7 @@ func (c *Client) doOnce(ctx context.Context, request rest, into any) error {
 	}
 	text, err := io.ReadAll(response.Body)
 	if err != nil {
-		return &lostError{err}
+		return &lostError{err, true}
 	}
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil
