@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,21 @@ def token(what: str, name: str, directory: Path) -> str:
 
 
 @pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Starts a server, and gives its address; it is ended after the test."""
+    started = []
+
+    def start(*flags: str) -> str:
+        service = Service(tmp_path, "-t", "one", *flags)
+        started.append(service)
+        return f"127.0.0.1:{service.port}"
+
+    yield start
+    for service in started:
+        assert service.end()[0] == 0
+
+
+@pytest.fixture
 def programs(request: pytest.FixtureRequest) -> Iterator[tuple[Program, Program]]:
     """Two programs, without any client yet."""
     for language in request.param:
@@ -38,11 +53,10 @@ def programs(request: pytest.FixtureRequest) -> Iterator[tuple[Program, Program]
 
 
 @pytest.mark.parametrize("language", PROGRAMS)
-def test_what_is_wrong_is_refused_alike(language: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_refused_alike(language: str, start: Callable[..., str]) -> None:
     PROGRAMS[language]()
-    service = Service(tmp_path, "-t", "one", "--max-body", "50000")
+    address = start("--max-body", "50000")
     with Program(language) as program:
-        address = f"127.0.0.1:{service.port}"
 
         def refuses(code: str, do: str, **members: Any) -> None:
             assert refused(program, code, do, client="c", **members), (do, members)
@@ -80,14 +94,12 @@ def test_what_is_wrong_is_refused_alike(language: str, tmp_path: Path) -> None:
         refuses("too_large", "put", path="r.b", value="x" * 200_000)
         program.do("publish", client="c", path="r", value="x" * 200_000)
         assert program.do("put", client="c", path="r.b", value=1)["versions"] == {"r": 1}
-    assert service.end()[0] == 0
 
 
 @pytest.mark.parametrize("programs", PAIRS, ids="-".join, indirect=True)
-def test_calls_end(programs: tuple[Program, Program], tmp_path: Path) -> None:
+def test_calls_end(programs: tuple[Program, Program], start: Callable[..., str]) -> None:
     caller, owner = programs
-    service = Service(tmp_path, "-t", "one", "--rpc-timeout", "1")
-    address = f"127.0.0.1:{service.port}"
+    address = start("--rpc-timeout", "1")
     caller.do("open", client="c", address=address)
     owner.do("open", client="c", address=address)
     for function in ("wait", "refuse", "echo"):
@@ -100,16 +112,16 @@ def test_calls_end(programs: tuple[Program, Program], tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
         caller.answer()
     assert caught.value.code == "owner_gone"
-    assert service.end()[0] == 0
 
 
 @pytest.mark.parametrize("programs", PAIRS, ids="-".join, indirect=True)
-def test_rules_and_the_end_of_a_token(programs: tuple[Program, Program], tmp_path: Path) -> None:
+def test_rules_and_the_end_of_a_token(
+    programs: tuple[Program, Program], start: Callable[..., str], tmp_path: Path
+) -> None:
     reader, writer = programs
     tokens = {name: token("add", name, tmp_path).strip() for name in ("reader", "writer")}
     (tmp_path / "access.yaml").write_text(RULES)
-    service = Service(tmp_path, "-t", "one")
-    address = f"127.0.0.1:{service.port}"
+    address = start()
     refused(reader, "unauthorized", "open", client="c", address=address)
     wrong = f"{tokens['reader']}x"
     refused(reader, "unauthorized", "open", client="c", address=address, token=wrong)
@@ -132,4 +144,3 @@ def test_rules_and_the_end_of_a_token(programs: tuple[Program, Program], tmp_pat
     refused(reader, "unauthorized", "next", stream="s")
     refused(reader, "unauthorized", "get", client="c", path="r")
     assert writer.do("get", client="c", path="r.secret") == 1
-    assert service.end()[0] == 0
