@@ -16,7 +16,9 @@ type conn struct {
 	net.Conn
 	// patience is for how long it may be silent.
 	patience time.Duration
-	// heard is when the last byte came: nanoseconds since 1970.
+	// begun is when it did; by the monotonic clock, as that of a small box is set once it is up.
+	begun time.Time
+	// heard is when the last byte came: nanoseconds since then.
 	heard atomic.Int64
 
 	mu     sync.Mutex
@@ -30,14 +32,14 @@ func (c *conn) Read(into []byte) (int, error) {
 	}
 	count, err := c.Conn.Read(into)
 	if count > 0 {
-		c.heard.Store(time.Now().UnixNano())
+		c.heard.Store(int64(time.Since(c.begun)))
 	}
 	return count, err
 }
 
 // silent is for how long nothing has come.
 func (c *conn) silent() time.Duration {
-	return time.Since(time.Unix(0, c.heard.Load()))
+	return time.Since(c.begun) - time.Duration(c.heard.Load())
 }
 
 func (c *conn) Write(data []byte) (int, error) {

@@ -59,43 +59,55 @@ func (e *Error) Unwrap() error { return e.cause }
 // ErrClientClosed is what everything gets once a client is closed.
 var ErrClientClosed = errors.New("tega: the client is closed")
 
-// The refusals, for errors.Is. The tree of tega/errors.py has the same, and says more of each.
+// The refusals, for errors.Is.
 var (
-	ErrInternal          = sentinel("internal")
-	ErrMalformed         = sentinel("malformed")
-	ErrNotUnderstood     = sentinel("not_understood")
-	ErrUnauthorized      = sentinel("unauthorized")
-	ErrForbidden         = sentinel("forbidden")
+	ErrMalformed        = sentinel("malformed")          // what cannot be read: a path, a value
+	ErrNotUnderstood    = sentinel("not_understood")     // a case of it: what the protocol has not
+	ErrUnauthorized     = sentinel("unauthorized")       // who asks is not known, and has to be
+	ErrForbidden        = sentinel("forbidden")          // who asks may not do that
+	ErrMethodNotAllowed = sentinel("method_not_allowed") // not by this HTTP method
+	ErrInternal         = sentinel("internal")           // a bug of the server
+
+	// There is no such thing. All are cases of the first.
 	ErrNotFound          = sentinel("not_found")
 	ErrNoSuchVersion     = sentinel("no_such_version")
 	ErrNoSuchTransaction = sentinel("no_such_transaction")
 	ErrNoSuchFunction    = sentinel("no_such_function")
 	ErrNoSuchCommand     = sentinel("no_such_command")
-	ErrNoPeer            = sentinel("no_peer")
-	ErrMethodNotAllowed  = sentinel("method_not_allowed")
-	ErrRefused           = sentinel("refused")
-	ErrCollision         = sentinel("collision")
-	ErrLeafInTheWay      = sentinel("leaf_in_the_way")
-	ErrEphemeralConflict = sentinel("ephemeral_conflict")
-	ErrNoSession         = sentinel("no_session")
-	ErrLedElsewhere      = sentinel("led_elsewhere")
-	ErrDiverged          = sentinel("diverged")
-	ErrTooLarge          = sentinel("too_large")
-	ErrURLTooLong        = sentinel("url_too_long")
-	ErrOverLimit         = sentinel("over_limit")
-	ErrCallFailed        = sentinel("call_failed")
-	ErrOwnerGone         = sentinel("owner_gone")
-	ErrCallTimeout       = sentinel("call_timeout")
-	ErrUnavailable       = sentinel("unavailable")
-	ErrReadOnly          = sentinel("read_only")
-	ErrOutcomeUnknown    = sentinel("outcome_unknown")
-	ErrLeaderAway        = sentinel("leader_away")
-	ErrClosed            = sentinel("closed")
-	ErrLog               = sentinel("log")
-	ErrCorrupt           = sentinel("corrupt")
-	ErrLocked            = sentinel("locked")
+	ErrNoPeer            = sentinel("no_peer") // no server to synchronise with
 
-	// ErrTakenOver is what ends a session whose tega id another connection has taken.
+	// It is well formed, but cannot be as things stand. All are cases of the first.
+	ErrRefused           = sentinel("refused")
+	ErrCollision         = sentinel("collision")          // the node has not the expected version
+	ErrLeafInTheWay      = sentinel("leaf_in_the_way")    // where a container is needed
+	ErrEphemeralConflict = sentinel("ephemeral_conflict") // an ephemeral node is in the way
+	ErrNoSession         = sentinel("no_session")         // ephemeral nodes need a live one
+	ErrLedElsewhere      = sentinel("led_elsewhere")      // other servers lead the roots
+	ErrDiverged          = sentinel("diverged")           // a leader's changes do not follow
+
+	// It is more than the server takes.
+	ErrTooLarge   = sentinel("too_large")
+	ErrURLTooLong = sentinel("url_too_long")
+	ErrOverLimit  = sentinel("over_limit") // too many, or too often
+
+	// A call of a function has no result.
+	ErrCallFailed  = sentinel("call_failed")  // it has returned an error
+	ErrOwnerGone   = sentinel("owner_gone")   // a case of it: its owner is not connected
+	ErrCallTimeout = sentinel("call_timeout") // it took too long
+
+	// The server cannot do it now. All are cases of the first.
+	ErrUnavailable    = sentinel("unavailable")
+	ErrOutcomeUnknown = sentinel("outcome_unknown") // it may have been done, or not
+	ErrLeaderAway     = sentinel("leader_away")     // who leads the root is not connected
+	ErrReadOnly       = sentinel("read_only")       // the commit log cannot be written
+	ErrClosed         = sentinel("closed")          // the database is not open
+
+	// The server's commit log is not as it should be. All are cases of the first.
+	ErrLog     = sentinel("log")
+	ErrCorrupt = sentinel("corrupt") // a record does not check
+	ErrLocked  = sentinel("locked")  // another process has the directory
+
+	// The session is over: another connection has taken its tega id.
 	ErrTakenOver = sentinel("taken_over")
 )
 

@@ -21,6 +21,7 @@ print(json.dumps({
 }))`
 
 func TestTheTableOfCodesIsThatOfTheServer(t *testing.T) {
+	t.Parallel()
 	root, err := filepath.Abs("..")
 	if err != nil {
 		t.Fatal(err)
@@ -54,6 +55,7 @@ func TestTheTableOfCodesIsThatOfTheServer(t *testing.T) {
 }
 
 func TestEveryCodeHasItsError(t *testing.T) {
+	t.Parallel()
 	source, err := os.ReadFile("errors.go")
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +84,7 @@ func TestEveryCodeHasItsError(t *testing.T) {
 }
 
 func TestARefusalIsReadWhateverItHolds(t *testing.T) {
+	t.Parallel()
 	one := told([]byte(`{"code":"collision","message":"m","path":"a.b","expected":7,"found":null}`))
 	if one.Code != "collision" || one.Status != 409 || one.Path != "a.b" ||
 		string(one.Details["found"]) != "null" {

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,45 +45,54 @@ func persist(t *testing.T, ctx context.Context, options tega.Options) *tega.Clie
 // TestALinkThatCutsAnywhere cuts the first connection of a client after each number of bytes, up
 // and down, and those after it at random: nothing is lost, and nothing done or heard twice.
 func TestALinkThatCutsAnywhere(t *testing.T) {
-	server := startServer(t)
-	direct := dial(t, tega.Options{Address: server.address, TegaID: "direct"})
-	story := 0
-	for _, down := range []bool{false, true} {
-		for cut := 0; cut < 3000; cut += strideOfCuts(t) {
-			story++
-			t.Run(fmt.Sprintf("down=%v,%d", down, cut), func(t *testing.T) {
-				tellStory(t, server, direct, fmt.Sprintf("r%d", story), down, cut)
+	t.Parallel()
+	server := startServer(t, "--sync", "never", "-L", "WARNING")
+	direct := dial(t, tega.Options{Address: server.address, TegaID: "direct", Logger: silent})
+	// All that there is to cut, as long as nothing is cut.
+	up, down := tellStory(t, server, direct, "whole", func(int) (int, int) { return -1, -1 })
+	if up < 1000 || down < 1000 {
+		t.Fatalf("a story of %d bytes up and %d down", up, down)
+	}
+	t.Logf("%d bytes up, %d down", up, down)
+	for direction, size := range map[string]int{"up": up, "down": down} {
+		for cut := 0; cut <= size; cut += strideOfCuts(t) {
+			t.Run(fmt.Sprintf("%s-%d", direction, cut), func(one *testing.T) {
+				one.Parallel()
+				if t.Failed() {
+					one.Skip("another one has failed")
+				}
+				random := rand.New(rand.NewPCG(uint64(cut), uint64(size)))
+				root := fmt.Sprintf("%.1s%04d", direction, cut) // as long as "whole"
+				tellStory(one, server, direct, root, func(number int) (int, int) {
+					switch {
+					case number > 3:
+						return -1, -1
+					case number > 0:
+						return 700 + random.IntN(2500), -1
+					case direction == "down":
+						return -1, cut
+					default:
+						return cut, -1
+					}
+				})
 			})
-			if t.Failed() {
-				return
-			}
 		}
 	}
 }
 
+// tellStory has a client do and hear all kinds of things over a link that is cut, and gives how
+// many bytes its first connection has had.
 func tellStory(
-	t *testing.T, server *testServer, direct *tega.Client, root string, down bool, cut int,
-) {
+	t *testing.T, server *testServer, direct *tega.Client, root string,
+	budget func(number int) (up, down int),
+) (up, down int) {
+	t.Helper()
 	const count = 8
-	random := rand.New(rand.NewPCG(uint64(cut), uint64(len(root))))
-	link := startForwarder(t, server.address, func(number int) (int, int) {
-		switch {
-		case number > 3:
-			return -1, -1
-		case number > 0:
-			return 700 + random.IntN(2500), -1
-		case down:
-			return -1, cut
-		default:
-			return cut, -1
-		}
-	})
+	link := startForwarder(t, server.address, budget)
 	ctx := short(t)
-	client := persist(
-		t,
-		ctx,
+	client := persist(t, ctx, tega.Hasty(
 		tega.Options{Address: link.address(), TegaID: "agent-" + root, Logger: silent},
-	)
+	))
 	now, err := direct.Tx(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -139,8 +148,8 @@ func tellStory(
 	if _, err := direct.Get(ctx, root+".mine", &mine); err != nil || len(mine) != count {
 		t.Errorf("%v %v", mine, err)
 	}
-	if roots, err := direct.Roots(ctx); err != nil || roots[root] != 2*count-1 {
-		t.Errorf("version %d of %s, not %d: %v", roots[root], root, 2*count-1, err)
+	if version, err := direct.Get(ctx, root, nil); err != nil || version != 2*count-1 {
+		t.Errorf("version %d of %s, not %d: %v", version, root, 2*count-1, err)
 	}
 	// What is ephemeral is there again, with the function, however often it goes.
 	until(t, "the function is there", func() bool {
@@ -151,9 +160,14 @@ func tellStory(
 		_, err := direct.Get(ctx, root+"-here", nil)
 		return err == nil
 	})
+	if _, err := direct.Delete(ctx, root); err != nil {
+		t.Error(err)
+	}
+	return link.passed()
 }
 
 func TestAServerThatIsKilled(t *testing.T) {
+	t.Parallel()
 	server := startServer(t)
 	client := dial(t, tega.Options{Address: server.address, TegaID: "agent"})
 	ctx := short(t)
@@ -204,6 +218,7 @@ func TestAServerThatIsKilled(t *testing.T) {
 
 // TestALinkThatFallsSilent goes on over another one, without having been told.
 func TestALinkThatFallsSilent(t *testing.T) {
+	t.Parallel()
 	server := startServer(t)
 	link := startForwarder(t, server.address, func(int) (int, int) { return -1, -1 })
 	client := dial(t, tega.Options{
@@ -230,6 +245,7 @@ func TestALinkThatFallsSilent(t *testing.T) {
 
 // TestAnAnswerThatDoesNotCome is not known to have been done: with its id, that is found out.
 func TestAnAnswerThatDoesNotCome(t *testing.T) {
+	t.Parallel()
 	server := startServer(t)
 	link := startForwarder(t, server.address, func(int) (int, int) { return -1, -1 })
 	client := dial(t, tega.Options{Address: link.address()})
@@ -256,6 +272,7 @@ func TestAnAnswerThatDoesNotCome(t *testing.T) {
 }
 
 func TestACallIsNeverSentTwice(t *testing.T) {
+	t.Parallel()
 	server := startServer(t)
 	link := startForwarder(t, server.address, func(int) (int, int) { return -1, -1 })
 	owner := dial(t, tega.Options{Address: server.address})
@@ -290,74 +307,43 @@ func TestACallIsNeverSentTwice(t *testing.T) {
 	}
 }
 
-// TestASlowReader lets much more come than may wait: nothing is lost, nothing comes twice, and
-// nothing else is held up.
-func TestASlowReader(t *testing.T) {
-	server := startServer(t, "--resume", "20000")
-	slow := dial(t, tega.Options{Address: server.address, TegaID: "slow", Buffer: 20_000})
-	makes := dial(t, tega.Options{Address: server.address, TegaID: "makes"})
+// TestWhatIsTooLarge fails alone: a request, or a message, which nobody waits for.
+func TestWhatIsTooLarge(t *testing.T) {
+	t.Parallel()
+	server := startServer(t, "--max-body", "50000")
+	owner := dial(t, tega.Options{Address: server.address})
+	client := dial(t, tega.Options{Address: server.address, Logger: silent})
 	ctx := short(t)
-	const count = 2000
-	all, err := slow.Subscribe(ctx, "r")
+	calls := make(chan bool, 10)
+	release := make(chan bool)
+	err := owner.Serve(ctx, "f", func(ctx context.Context, _ *tega.Call) (any, error) {
+		calls <- true
+		select {
+		case <-release:
+		case <-ctx.Done():
+		}
+		return nil, nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	// One that overlaps, and is read at once.
-	part, err := slow.SubscribeRegex(ctx, `r\.even`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	messages, err := slow.Messages(ctx, "r")
-	if err != nil {
-		t.Fatal(err)
-	}
-	evens := make(chan []int, 1)
-	go func() { evens <- numbers(part.C, count/2) }()
-	for number := range count {
-		path := "r.even"
-		if number%2 == 1 {
-			path = "r.odd"
+	large := strings.Repeat("x", 200_000)
+	called := make(chan error, 1)
+	for _, asks := range []bool{true, false} {
+		go func() { called <- client.Call(ctx, "f", nil) }()
+		next(t, calls)
+		if asks {
+			_, err = client.Put(ctx, "r", large)
+			is(t, "a change", err, tega.ErrTooLarge, 413)
+		} else if err := client.Publish(ctx, "r", large); err != nil {
+			t.Error(err)
 		}
-		if _, err := makes.Put(ctx, path, number); err != nil {
-			t.Fatal(err)
-		}
-		if err := makes.Publish(ctx, "r", number); err != nil {
-			t.Fatal(err)
+		if err := next(t, called); !errors.Is(err, tega.ErrOutcomeUnknown) {
+			t.Errorf("a call meanwhile: %v", err)
 		}
 	}
-	if got := next(t, evens); len(got) != count/2 || got[0] != 0 || got[count/2-1] != count-2 {
-		t.Errorf("%d, from %d to %d", len(got), got[0], got[len(got)-1])
-	}
-	if _, err := slow.Put(ctx, "s", 1); err != nil {
+	close(release)
+	if _, err := client.Put(ctx, "r", 1, tega.IfAbsent()); err != nil {
 		t.Error(err)
 	}
-	want := make([]int, count)
-	for number := range want {
-		want[number] = number
-	}
-	if got := numbers(all.C, count); !reflect.DeepEqual(got, want) {
-		t.Errorf("%d notifications, which are not all in order: %v", len(got), got)
-	}
-	until(t, "messages are lost", func() bool { return messages.Lost() > 0 })
-}
-
-// numbers are those that so many notifications put.
-func numbers(from <-chan tega.Notification, count int) []int {
-	var got []int
-	limit := time.After(30 * time.Second)
-	for len(got) < count {
-		select {
-		case told := <-from:
-			for _, change := range told.Changes {
-				value := -1
-				if told.Resync || change.Into(&value) != nil {
-					return append(got, -1)
-				}
-				got = append(got, value)
-			}
-		case <-limit:
-			return got
-		}
-	}
-	return got
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -20,6 +21,8 @@ type forwarder struct {
 	number int
 	open   map[net.Conn]bool
 	over   bool
+	// up and down are how many bytes the first connection has had.
+	up, down atomic.Int64
 	// gate is held while nothing gets through those connections that there were then; held has
 	// those that are.
 	gate *sync.RWMutex
@@ -54,6 +57,11 @@ func startForwarder(
 
 func (f *forwarder) address() string { return f.listener.Addr().String() }
 
+// passed is how many bytes the first connection has had.
+func (f *forwarder) passed() (up, down int) {
+	return int(f.up.Load()), int(f.down.Load())
+}
+
 // cut resets all connections.
 func (f *forwarder) cut() {
 	f.mu.Lock()
@@ -72,10 +80,11 @@ func (f *forwarder) stall() {
 	f.gate = &sync.RWMutex{}
 }
 
-// gated is a connection from which nothing comes while its gate is held.
+// gated is a connection from which nothing comes while its gate is held, and what does is counted.
 type gated struct {
 	net.Conn
-	gate *sync.RWMutex
+	gate  *sync.RWMutex
+	count *atomic.Int64
 }
 
 func (g gated) Read(into []byte) (int, error) {
@@ -84,6 +93,7 @@ func (g gated) Read(into []byte) (int, error) {
 		g.gate.RLock()
 		defer g.gate.RUnlock()
 	}
+	g.count.Add(int64(count))
 	return count, err
 }
 
@@ -108,6 +118,10 @@ func (f *forwarder) forward(near net.Conn) {
 	}
 	f.mu.Lock()
 	up, down := f.budget(f.number)
+	ups, downs := &f.up, &f.down
+	if f.number > 0 {
+		ups, downs = new(atomic.Int64), new(atomic.Int64)
+	}
 	f.number++
 	gate := f.gate
 	f.open[near], f.open[far] = true, true
@@ -124,8 +138,8 @@ func (f *forwarder) forward(near net.Conn) {
 		}
 		done <- true
 	}
-	go pass(far, gated{near, gate}, up)
-	go pass(near, gated{far, gate}, down)
+	go pass(far, gated{near, gate, ups}, up)
+	go pass(near, gated{far, gate, downs}, down)
 	<-done
 	for _, conn := range []net.Conn{near, far} {
 		if tcp, ok := conn.(*net.TCPConn); ok {

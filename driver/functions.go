@@ -119,21 +119,21 @@ func (f *functions) asked(l *link, request *wire.Request) {
 		return
 	}
 	call := &Call{Path: path.String(), Caller: request.TegaID}
-	if err := call.read(request.Body); err != nil {
-		f.answer(l, request, nil, err)
+	if why := call.read(request.Body); why != nil {
+		f.answer(l, request, nil, why)
 		return
 	}
 	f.running.Add(1)
 	go func() {
 		defer f.running.Done()
-		result, err := f.run(function, call)
+		result, why := f.run(function, call)
 		f.session.mu.Lock()
 		defer f.session.mu.Unlock()
-		f.answer(l, request, result, err)
+		f.answer(l, request, result, why)
 	}()
 }
 
-func (c *Call) read(body []byte) error {
+func (c *Call) read(body []byte) *Error {
 	var given struct {
 		Args   []json.RawMessage          `json:"args"`
 		Kwargs map[string]json.RawMessage `json:"kwargs"`
@@ -147,46 +147,39 @@ func (c *Call) read(body []byte) error {
 	return nil
 }
 
-// run runs a function, whatever it does.
-func (f *functions) run(function Func, call *Call) (result json.RawMessage, err error) {
+// run runs a function, whatever it does. An error is call_failed: even of a refusal that it has met
+// itself, as that says nothing of this call.
+func (f *functions) run(function Func, call *Call) (result json.RawMessage, why *Error) {
 	defer func() {
-		if why := recover(); why != nil {
-			f.session.log.Error("tega: a function panicked", "path", call.Path, "panic", why,
+		if cause := recover(); cause != nil {
+			f.session.log.Error("tega: a function panicked", "path", call.Path, "panic", cause,
 				"stack", string(debug.Stack()))
-			err = fmt.Errorf("the function at %s panicked: %v", call.Path, why)
+			why = refusal("call_failed", "the function at %s panicked: %v", call.Path, cause)
 		}
 	}()
 	made, err := function(f.session.life, call)
 	if err != nil {
-		return nil, err
+		return nil, refusal("call_failed", "%v", err)
 	}
 	if result, err = encode(made); err != nil {
-		return nil, fmt.Errorf("the function at %s returned what is not JSON: %w", call.Path, err)
+		return nil, refusal(
+			"call_failed", "the function at %s returned what is not JSON: %v", call.Path, err,
+		)
 	}
 	return result, nil
 }
 
 // answer answers a call, under the session's lock.
-func (f *functions) answer(l *link, request *wire.Request, result json.RawMessage, err error) {
+func (f *functions) answer(l *link, request *wire.Request, result json.RawMessage, why *Error) {
 	response := &wire.Response{
 		SeqNo:  request.SeqNo,
 		Type:   request.Type,
 		TegaID: request.TegaID,
 		Body:   result,
 	}
-	if err != nil {
-		body := map[string]any{"code": "call_failed", "message": err.Error()}
-		var why *Error
-		if errors.As(err, &why) && why.Code != "" {
-			body["code"], body["message"] = why.Code, why.Message
-		}
-		text, failed := marshal(body)
-		if failed != nil {
-			f.session.log.Error(
-				"tega: a call has no answer", "path", request.Path, "reason", failed,
-			)
-			return
-		}
+	if why != nil {
+		// Texts can always be written.
+		text, _ := marshal(map[string]string{"code": why.Code, "message": why.Message})
 		response.IsError, response.Body = true, text
 	}
 	if f.session.link != l {

@@ -50,6 +50,8 @@ type link struct {
 	waiting  []frame
 	backlog  int
 	leaving  bool
+	// told is how many bytes the largest body has that was sent with anything but a request.
+	told int
 	// wake is told that something waits.
 	wake chan struct{}
 	// gone is closed when the connection is over.
@@ -61,8 +63,7 @@ type link struct {
 func connect(ctx context.Context, s *session) (*link, *wire.SessionAck, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.PingTimeout)
 	defer cancel()
-	l := &link{session: s, protocol: wire.NewConnection(wire.Client),
-		wake: make(chan struct{}, 1), gone: make(chan struct{})}
+	l := newLink(s)
 	var giveUp func() bool
 	dialer := websocket.Dialer{
 		Proxy:           http.ProxyFromEnvironment,
@@ -74,7 +75,7 @@ func connect(ctx context.Context, s *session) (*link, *wire.SessionAck, error) {
 			if err != nil {
 				return nil, err
 			}
-			l.raw = &conn{Conn: made, patience: s.options.PingTimeout}
+			l.raw = &conn{Conn: made, patience: s.options.PingTimeout, begun: time.Now()}
 			giveUp = context.AfterFunc(ctx, func() { made.Close() })
 			return l.raw, nil
 		},
@@ -98,6 +99,12 @@ func connect(ctx context.Context, s *session) (*link, *wire.SessionAck, error) {
 		return nil, nil, s.unreachable(ctx, nil, ctx.Err())
 	}
 	return l, ack, nil
+}
+
+// newLink is one without any connection.
+func newLink(s *session) *link {
+	return &link{session: s, protocol: wire.NewConnection(wire.Client),
+		wake: make(chan struct{}, 1), gone: make(chan struct{})}
 }
 
 // unreachable is why there is no connection.
@@ -125,7 +132,7 @@ func (l *link) greet() (*wire.SessionAck, error) {
 	if err := l.socket.WriteMessage(websocket.TextMessage, hello); err != nil {
 		return nil, err
 	}
-	_, text, err := l.socket.ReadMessage()
+	text, err := receive(l.socket)
 	if err != nil {
 		return nil, l.ended(err)
 	}
@@ -209,7 +216,7 @@ func (l *link) run(ctx context.Context) error {
 
 func (l *link) read() error {
 	for {
-		_, text, err := l.socket.ReadMessage()
+		text, err := receive(l.socket)
 		if err != nil {
 			return l.ended(err)
 		}
@@ -300,6 +307,12 @@ func (l *link) send(message wire.Message) {
 		// Only an answer that nobody waits for: all else may come at any time.
 		l.session.log.Debug("tega: not sent", "message", message.Command(), "reason", err)
 		return
+	}
+	switch message := message.(type) {
+	case *wire.Publish:
+		l.told = max(l.told, len(message.Body))
+	case *wire.Response:
+		l.told = max(l.told, len(message.Body))
 	}
 	l.enqueue(frame{websocket.TextMessage, text})
 }

@@ -1,7 +1,6 @@
 package tega
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -85,49 +84,6 @@ func made(op Op, options []Option) Op {
 		op.err = malformed(err)
 	}
 	return op
-}
-
-// encode writes a value as JSON.
-func encode(value any) (json.RawMessage, error) {
-	text, err := marshal(value)
-	if err != nil {
-		made := refusal("malformed", "the value is not JSON: %v", err)
-		made.cause = err
-		return nil, made
-	}
-	if _, isText := value.(json.RawMessage); isText {
-		return text, nil
-	}
-	// What is not UTF-8 the encoder replaces in silence, but writes the replacement as an escape,
-	// which it does with no character that is really there. Only JSON inside the value may have it
-	// too.
-	if bytes.Contains(bytes.ReplaceAll(text, []byte(`\\`), nil), []byte(`\ufffd`)) {
-		return nil, refusal("malformed", "the value holds a text that is not UTF-8, or else JSON "+
-			`with the escape \ufffd: write that character as it is`)
-	}
-	return text, nil
-}
-
-// marshal is json.Marshal without escapes for HTML.
-func marshal(value any) ([]byte, error) {
-	var buffer bytes.Buffer
-	encoder := json.NewEncoder(&buffer)
-	encoder.SetEscapeHTML(false)
-	err := encoder.Encode(value)
-	return bytes.TrimSuffix(buffer.Bytes(), []byte("\n")), err
-}
-
-// decode reads JSON into a value. Numbers keep every digit: into an interface they are json.Number.
-func decode(text []byte, into any, what string) error {
-	if into == nil {
-		return nil
-	}
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.UseNumber()
-	if err := decoder.Decode(into); err != nil {
-		return fmt.Errorf("tega: %s: %w", what, err)
-	}
-	return nil
 }
 
 // newID is a new random UUID.

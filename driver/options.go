@@ -52,6 +52,9 @@ type Options struct {
 	// PingTimeout is for how long it may be silent until the connection is made anew; by default
 	// 30 s. It bounds each try to connect, too.
 	PingTimeout time.Duration
+
+	// firstPause is before the second try to reconnect; tests have a shorter one.
+	firstPause time.Duration
 }
 
 // String leaves out the token, so that no log shows it.
@@ -63,9 +66,16 @@ func (o Options) String() string {
 	return fmt.Sprintf("%+v", plain(o))
 }
 
+// GoString leaves out the token, too.
+func (o Options) GoString() string { return o.String() }
+
+// LogValue leaves out the token, too.
+func (o Options) LogValue() slog.Value { return slog.StringValue(o.String()) }
+
 // TLSFiles is a TLS configuration of PEM files: the authorities that a server is verified by, and
 // the certificate of this client with its key; without a file of its own, that is with the
-// certificate. What is empty is left as it is by default.
+// certificate, which is read again for each connection: it may be renewed. What is empty is left as
+// it is by default.
 func TLSFiles(ca, certificate, key string) (*tls.Config, error) {
 	made := &tls.Config{MinVersion: tls.VersionTLS12}
 	if ca != "" {
@@ -79,11 +89,17 @@ func TLSFiles(ca, certificate, key string) (*tls.Config, error) {
 		}
 	}
 	if certificate != "" || key != "" {
-		pair, err := tls.LoadX509KeyPair(certificate, cmp.Or(key, certificate))
-		if err != nil {
-			return nil, fmt.Errorf("tega: the client's certificate: %w", err)
+		read := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(certificate, cmp.Or(key, certificate))
+			if err != nil {
+				return nil, fmt.Errorf("tega: the client's certificate: %w", err)
+			}
+			return &pair, nil
 		}
-		made.Certificates = []tls.Certificate{pair}
+		if _, err := read(nil); err != nil {
+			return nil, err
+		}
+		made.GetClientCertificate = read
 	}
 	return made, nil
 }
@@ -144,6 +160,7 @@ func (o Options) settled() (Options, server, error) {
 	if o.PingTimeout <= 0 {
 		o.PingTimeout = 30 * time.Second
 	}
+	o.firstPause = cmp.Or(o.firstPause, firstPause)
 	return o, at, nil
 }
 

@@ -9,15 +9,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"tega.internal/tega/internal/wire"
 )
-
-// tries is how often a request is sent that may be sent again, while its answers get lost.
-const tries = 4
 
 func newHTTP(s *session) *http.Client {
 	transport := &http.Transport{
@@ -38,8 +37,8 @@ type rest struct {
 	body         []byte
 	// key is the id under which a change is done once at most.
 	key string
-	// again says that it may be sent again.
-	again bool
+	// again says that it may be sent again, reads that it changes nothing.
+	again, reads bool
 }
 
 // do sends a request, and reads what is answered into a value.
@@ -57,32 +56,41 @@ func (c *Client) do(ctx context.Context, request rest, into any) error {
 	defer cancel(nil)
 	stop := context.AfterFunc(s.life, func() { cancel(ErrClientClosed) })
 	defer stop()
-	var pause pause
-	for try := 1; ; try++ {
+	pause := pause{first: s.options.firstPause}
+	sent := false
+	for {
 		if !pause.wait(ctx) {
-			return canceled(ctx, request.method+" "+request.path)
+			return request.gaveUp(sent, canceled(ctx, request.method+" "+request.path))
+		}
+		if over := s.why(); over != nil {
+			return request.gaveUp(sent, over)
 		}
 		err := c.doOnce(ctx, request, into)
 		var lost *lostError
 		if !errors.As(err, &lost) {
 			return err
 		}
-		if request.again && try < tries && ctx.Err() == nil {
-			continue
+		sent = sent || lost.sent
+		if sent && !request.again && ctx.Err() == nil {
+			return request.gaveUp(sent, fmt.Errorf("tega: %w", lost.cause))
 		}
-		why := fmt.Errorf("tega: %w", lost.cause)
-		if ctx.Err() != nil {
-			why = canceled(ctx, request.method+" "+request.path)
-		}
-		if request.method == http.MethodGet {
-			return why
-		}
-		return unknown(cmp.Or(request.key, request.query.Get("txid")), why)
+		s.log.Debug("tega: trying again", "request", request.path, "reason", lost)
 	}
 }
 
-// lostError says that there was no answer.
-type lostError struct{ cause error }
+// gaveUp is the error of a request without an answer.
+func (r rest) gaveUp(sent bool, cause error) error {
+	if !sent || r.reads {
+		return cause
+	}
+	return unknown(cmp.Or(r.key, r.query.Get("txid")), cause)
+}
+
+// lostError says that there was no answer, and whether the server may have been asked.
+type lostError struct {
+	cause error
+	sent  bool
+}
 
 func (e *lostError) Error() string { return e.cause.Error() }
 
@@ -91,8 +99,11 @@ func (c *Client) doOnce(ctx context.Context, request rest, into any) error {
 	if len(request.query) > 0 {
 		where += "?" + request.query.Encode()
 	}
+	var sent atomic.Bool
+	connected := func(httptrace.GotConnInfo) { sent.Store(true) }
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: connected})
 	made, err := http.NewRequestWithContext(
-		ctx, request.method, where, bytes.NewReader(request.body),
+		traced, request.method, where, bytes.NewReader(request.body),
 	)
 	if err != nil {
 		return fmt.Errorf("tega: %w", err)
@@ -106,7 +117,7 @@ func (c *Client) doOnce(ctx context.Context, request rest, into any) error {
 	}
 	response, err := c.http.Do(made)
 	if err != nil {
-		return &lostError{err}
+		return &lostError{err, sent.Load()}
 	}
 	defer response.Body.Close()
 	if response.StatusCode >= 300 {
@@ -114,7 +125,7 @@ func (c *Client) doOnce(ctx context.Context, request rest, into any) error {
 	}
 	text, err := io.ReadAll(response.Body)
 	if err != nil {
-		return &lostError{err}
+		return &lostError{err, true}
 	}
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil
@@ -131,7 +142,7 @@ func (c *Client) Manage(
 ) error {
 	return c.do(ctx, rest{
 		method: method, path: "/_" + url.PathEscape(command), query: query,
-		again: method == http.MethodGet,
+		again: method == http.MethodGet, reads: method == http.MethodGet,
 	}, into)
 }
 
@@ -254,7 +265,9 @@ func (t *Transaction) add(ctx context.Context, op Op) error {
 // after its commit, by root. One that it would delete is {"_oid": ROOT, "_deleted": true}.
 func (t *Transaction) Candidate(ctx context.Context) (map[string]json.RawMessage, error) {
 	var trees []json.RawMessage
-	if err := t.client.do(ctx, t.command("cand"), &trees); err != nil {
+	request := t.command("cand")
+	request.reads = true
+	if err := t.client.do(ctx, request, &trees); err != nil {
 		return nil, err
 	}
 	made := map[string]json.RawMessage{}

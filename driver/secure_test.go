@@ -2,7 +2,6 @@ package tega_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -87,6 +86,7 @@ func is(t *testing.T, what string, err, want error, status int) {
 }
 
 func TestTokens(t *testing.T) {
+	t.Parallel()
 	server, token, guest := startGuarded(t)
 	ctx := short(t)
 	agent := dial(t, tega.Options{Address: server.address, Token: token})
@@ -108,12 +108,14 @@ func TestTokens(t *testing.T) {
 			t.Errorf("the token is in %v", err)
 		}
 	}
-	for _, wrong := range []string{secret, "a.b\nc", "a b.c"} {
+	for _, wrong := range []string{secret, secret + ".b\tc", "a " + secret} {
 		options := tega.Options{Address: server.address, Token: wrong}
 		_, err := tega.Dial(ctx, options)
 		is(t, "no token", err, tega.ErrMalformed, 400)
-		shown := fmt.Sprintf("%v %+v %s", err, options, &options)
-		if strings.Contains(shown, wrong) {
+		var log bytes.Buffer
+		slog.New(slog.NewJSONHandler(&log, nil)).Info("m", "options", options, "pointer", &options)
+		shown := fmt.Sprintf("%v %+v %s %#v %s", err, options, &options, options, &log)
+		if strings.Contains(shown, secret) {
 			t.Errorf("the token is in %s", shown)
 		}
 	}
@@ -137,6 +139,7 @@ func TestTokens(t *testing.T) {
 }
 
 func TestWhatIsWatchedIsCutDownByRules(t *testing.T) {
+	t.Parallel()
 	server, token, guest := startGuarded(t)
 	agent := dial(t, tega.Options{Address: server.address, Token: token})
 	reader := dial(t, tega.Options{Address: server.address, Token: guest})
@@ -166,8 +169,10 @@ func TestWhatIsWatchedIsCutDownByRules(t *testing.T) {
 // TestARevokedToken ends the session for good, at once or when it connects again, and whoever uses
 // it hears why.
 func TestARevokedToken(t *testing.T) {
+	t.Parallel()
 	for _, apart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("apart=%v", apart), func(t *testing.T) {
+			t.Parallel()
 			server, token, guest := startGuarded(t)
 			var log logged
 			client := dial(t, tega.Options{
@@ -206,6 +211,7 @@ func TestARevokedToken(t *testing.T) {
 
 // TestAServerThatIsFull is tried again: it will not be so for ever.
 func TestAServerThatIsFull(t *testing.T) {
+	t.Parallel()
 	server := startServer(t, "--max-sessions", "1")
 	var apart atomic.Bool
 	link := startForwarder(t, server.address, func(int) (int, int) {
@@ -316,6 +322,7 @@ func files(t *testing.T, ca, certificate, key string) *tls.Config {
 }
 
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	ours, theirs := newAuthority(t, "ours"), newAuthority(t, "theirs")
 	certificate, key := ours.issue("srv.example.net")
 	server, token, _ := startGuarded(t, "--tls-cert", certificate, "--tls-key", key)
@@ -360,17 +367,64 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-func TestACertificateSaysWhoItIs(t *testing.T) {
+// TestAServerWithAnotherCertificate is not talked to until it has a good one again; what is asked
+// meanwhile waits.
+func TestAServerWithAnotherCertificate(t *testing.T) {
+	t.Parallel()
 	ours, theirs := newAuthority(t, "ours"), newAuthority(t, "theirs")
 	certificate, key := ours.issue("srv.example.net")
-	server, token, _ := startGuarded(
+	server := startServer(t, "--tls-cert", certificate, "--tls-key", key)
+	link := startForwarder(t, server.address, func(int) (int, int) { return -1, -1 })
+	var log logged
+	client := dial(t, tega.Hasty(tega.Options{
+		Address: link.address(), TLS: files(t, ours.file, "", ""), Logger: log.logger(),
+	}))
+	ctx := short(t)
+	asked := make(chan error, 1)
+	for number, by := range []*authority{theirs, ours} {
+		newCertificate, newKey := by.issue("srv.example.net")
+		for to, from := range map[string]string{certificate: newCertificate, key: newKey} {
+			if err := os.WriteFile(to, content(t, from), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := server.process.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "it shows the new one", func() bool {
+			shown, err := tls.Dial("tcp", server.address, files(t, by.file, "", ""))
+			if err == nil {
+				shown.Close()
+			}
+			return err == nil
+		})
+		if number == 0 {
+			// The connection that there is goes on.
+			if _, err := client.Put(ctx, "r", 0); err != nil {
+				t.Error(err)
+			}
+			link.cut()
+			go func() { asked <- second(client.Put(ctx, "r", 1)) }()
+			until(t, "it is not trusted", func() bool { return log.has("unknown authority") })
+		}
+	}
+	if err := next(t, asked); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestACertificateSaysWhoItIs(t *testing.T) {
+	t.Parallel()
+	ours, theirs := newAuthority(t, "ours"), newAuthority(t, "theirs")
+	certificate, key := ours.issue("srv.example.net")
+	server, _, _ := startGuarded(
 		t, "--tls-cert", certificate, "--tls-key", key, "--tls-client-ca", ours.file,
 	)
-	own, private := ours.issue("box.example.net")
-	both := ours.write("both.pem", append(content(t, own), content(t, private)...))
+	own, ownKey := ours.issue("box.example.net")
+	both := ours.write("both.pem", append(content(t, own), content(t, ownKey)...))
 	options := tega.Options{Address: server.address, TegaID: "box-1"}
 	for _, options.TLS = range []*tls.Config{
-		files(t, ours.file, own, private), files(t, ours.file, both, ""),
+		files(t, ours.file, own, ownKey), files(t, ours.file, both, ""),
 	} {
 		client := dial(t, options)
 		if _, err := client.Put(short(t), "r", 1); err != nil {
@@ -384,11 +438,18 @@ func TestACertificateSaysWhoItIs(t *testing.T) {
 	_, err := tega.Dial(short(t), options)
 	is(t, "without a certificate", err, tega.ErrUnauthorized, 401)
 	foreign, private := theirs.issue("box.example.net")
-	options.TLS, options.Token = files(t, ours.file, foreign, private), token
+	options.TLS = files(t, ours.file, foreign, private)
 	var refusal *tega.Error
 	if _, err := tega.Dial(short(t), options); err == nil || errors.As(err, &refusal) {
 		t.Errorf("with a certificate that another has signed: %v", err)
 	}
+	// Renewed, it is taken from the same files.
+	for to, from := range map[string]string{foreign: own, private: ownKey} {
+		if err := os.WriteFile(to, content(t, from), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dial(t, options)
 	for _, wrong := range [][3]string{
 		{"no-such-file"}, {key}, {"", certificate, ""}, {"", key, certificate}, {"", "", key},
 	} {
@@ -409,6 +470,7 @@ func content(t *testing.T, file string) []byte {
 
 // TestWhoSendsElsewhere is not followed: the token is for one server.
 func TestWhoSendsElsewhere(t *testing.T) {
+	t.Parallel()
 	server := startServer(t)
 	asked := make(chan string, 10)
 	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -430,55 +492,5 @@ func TestWhoSendsElsewhere(t *testing.T) {
 	}
 	if len(asked) != 0 {
 		t.Errorf("it was followed, with %q", <-asked)
-	}
-}
-
-func TestOptions(t *testing.T) {
-	for _, options := range []tega.Options{
-		{Address: "nowhere"}, {Address: "ftp://a:1"}, {Address: "a:0"}, {Address: "a:http"},
-		{Address: "http://a:1/path"}, {Address: "http://user@a:1"}, {Address: "::1:8739"},
-		{TegaID: "_x"}, {TegaID: "a b"}, {Scope: "wide"},
-	} {
-		if client, err := tega.Dial(context.Background(), options); err == nil {
-			client.Close()
-			t.Errorf("%+v", options)
-		}
-	}
-}
-
-// TestABlackHole dials what accepts and says nothing: the context ends it.
-func TestABlackHole(t *testing.T) {
-	server := httptest.NewUnstartedServer(http.NotFoundHandler())
-	defer server.Listener.Close()
-	ctx, cancel := context.WithCancel(context.Background())
-	dialed := make(chan error, 1)
-	go func() {
-		_, err := tega.Dial(ctx, tega.Options{Address: server.Listener.Addr().String()})
-		dialed <- err
-	}()
-	accepted, err := server.Listener.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer accepted.Close()
-	cancel()
-	if err := next(t, dialed); !errors.Is(err, context.Canceled) {
-		t.Errorf("%v", err)
-	}
-}
-
-// TestWhatIsNoServer says so, and where.
-func TestWhatIsNoServer(t *testing.T) {
-	for _, status := range []int{301, 404, 502} {
-		other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.WriteHeader(status)
-		}))
-		defer other.Close()
-		_, err := tega.Dial(short(t), tega.Options{Address: other.URL})
-		var why *tega.Error
-		if !errors.As(err, &why) || why.Status != status ||
-			!strings.Contains(err.Error(), other.Listener.Addr().String()) {
-			t.Errorf("%d: %v", status, err)
-		}
 	}
 }

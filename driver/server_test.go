@@ -236,6 +236,10 @@ func runAll(m *testing.M) (int, error) {
 	if err != nil {
 		return 1, err
 	}
+	// Tests wait for servers and clocks more than they compute; -parallel tells otherwise.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		return 1, err
+	}
 	code := m.Run()
 	if left := leftBehind(); code == 0 && left != "" {
 		return 1, fmt.Errorf("goroutines are left behind:\n%s", left)

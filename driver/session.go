@@ -58,6 +58,26 @@ type session struct {
 
 // begin begins a session.
 func begin(ctx context.Context, options Options) (*session, error) {
+	s, err := newSession(options)
+	if err != nil {
+		return nil, err
+	}
+	l, ack, err := connect(ctx, s)
+	if err != nil {
+		s.end()
+		return nil, plain(err)
+	}
+	s.opened(l, ack)
+	s.group.Add(1)
+	go func() {
+		defer s.group.Done()
+		s.keep(l)
+	}()
+	return s, nil
+}
+
+// newSession is one without any connection.
+func newSession(options Options) (*session, error) {
 	options, at, err := options.settled()
 	if err != nil {
 		return nil, err
@@ -75,17 +95,6 @@ func begin(ctx context.Context, options Options) (*session, error) {
 	s.life, s.end = context.WithCancel(context.Background())
 	s.subscriptions = newSubscriptions(s)
 	s.functions = newFunctions(s)
-	l, ack, err := connect(ctx, s)
-	if err != nil {
-		s.end()
-		return nil, plain(err)
-	}
-	s.opened(l, ack)
-	s.group.Add(1)
-	go func() {
-		defer s.group.Done()
-		s.keep(l)
-	}()
 	return s, nil
 }
 
@@ -117,7 +126,7 @@ func (s *session) header() http.Header {
 
 // keep has a connection, over and over.
 func (s *session) keep(l *link) {
-	var pause pause
+	pause := pause{first: s.options.firstPause}
 	for l != nil {
 		begun := time.Now()
 		err := l.run(s.life)
@@ -186,7 +195,8 @@ func (s *session) lost(l *link, err error) {
 	defer s.mu.Unlock()
 	s.link = nil
 	s.subscriptions.lost()
-	if largest := s.requests.largest(); largest != nil && isTooBig(err) {
+	largest := s.requests.largest()
+	if largest != nil && len(largest.message.Body) > l.told && isTooBig(err) {
 		// What was too large for the server would be so again.
 		s.apart = s.apart || largest.fleeting
 		s.requests.fail(largest, refusal("too_large", "a request of %d bytes is more than %s takes",

@@ -80,7 +80,9 @@ func (s *stream) Close() {
 	<-s.over
 }
 
-// Err is why the channel was closed: nil after Close.
+// Err is why the channel was closed: nil after Close, the cause of its context, the refusal of a
+// server that does not let it listen any more, or what [Client.Err] says. A connection that is lost
+// does not close it.
 func (s *stream) Err() error {
 	s.listener.session.mu.Lock()
 	defer s.listener.session.mu.Unlock()

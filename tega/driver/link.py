@@ -15,7 +15,16 @@ from tega.driver.credentials import Endpoint
 from tega.driver.errors import SessionException
 from tega.driver.websocket import HandshakeRefused, WebSocket, within
 from tega.errors import Malformed
-from tega.protocol import Connection, Error, Message, Role, Session, SessionAck
+from tega.protocol import (
+    Connection,
+    Error,
+    Message,
+    Publish,
+    Response,
+    Role,
+    Session,
+    SessionAck,
+)
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +53,7 @@ class Link:
     :param lost: is called when it is over, if it was open, with the code and reason of its end
     :ivar down: done when it is over
     :ivar refusal: why there shall be no other one
+    :ivar told: bytes of the largest body that was sent with anything but a request
     """
 
     socket: WebSocket
@@ -70,6 +80,7 @@ class Link:
         self._timer: asyncio.TimerHandle | None = None
         self.down: asyncio.Future[None] = self._loop.create_future()
         self.refusal: SessionException | None = None
+        self.told = 0
 
     async def open(self, timeout: float, ping_interval: float, ping_timeout: float) -> None:
         """Connect, and begin the session.
@@ -112,6 +123,8 @@ class Link:
 
     def send(self, message: Message) -> None:
         """Send a message."""
+        if isinstance(message, Publish | Response):
+            self.told = max(self.told, len(message.body))
         self.socket.send(self._connection.send(message))
 
     async def close(self) -> None:

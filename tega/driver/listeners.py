@@ -157,6 +157,11 @@ class Listener:
             self._end = error or StopAsyncIteration()
             self._there.set()
 
+    def check(self) -> None:
+        """Raise the error that it has ended with, if it has."""
+        if self._end is not None and not isinstance(self._end, StopAsyncIteration):
+            raise self._end
+
     async def next(self) -> Any:
         """What comes next.
 
@@ -252,7 +257,8 @@ class Stream(Generic[T]):
     """An asynchronous iterator over what comes.
 
     It hears from the moment that it is made, whether or not it is read yet; ``async with`` waits
-    until the server has confirmed that, and ends it. So do `aclose` and letting go of it.
+    until the server has confirmed that, and raises its refusal; it ends it, as `aclose` and letting
+    go of it do.
 
     :param listener: where what comes waits
     :param ready: waits for the server
@@ -282,6 +288,7 @@ class Stream(Generic[T]):
 
     async def __aenter__(self: Self) -> Self:
         await self._ready()
+        self._listener.check()
         return self
 
     async def __aexit__(

@@ -124,15 +124,16 @@ class Requests:
                 ),
             )
 
-    def lost(self, code: int | None) -> Asked | None:
+    def lost(self, code: int | None, told: int = 0) -> Asked | None:
         """The connection is lost: give up what cannot be sent again.
 
         :param code: what the server has closed it with
+        :param told: bytes of the largest body that it was sent beside these requests
         :returns: the request that was too large for the server, if that was why
         """
         sent = [asked for asked in self if asked.sent]
         too_large = None
-        if code == _TOO_BIG and sent:
+        if code == _TOO_BIG and max([len(asked.message.body) for asked in sent], default=0) > told:
             too_large = max(sent, key=lambda asked: len(asked.message.body))
             size = len(too_large.message.body)
             error = TooLarge(f"a request of {size} bytes is more than {self._where} takes")

@@ -271,7 +271,7 @@ class Session:
         if self._runs and link.refusal is None:
             log.warning("the connection to %s was lost%s", self._where, _why(code, reason))
         self.subscriptions.lost()
-        too_large = self._requests.lost(code)
+        too_large = self._requests.lost(code, link.told)
         self._apart = self._apart or (too_large is not None and too_large.fleeting)
         self._on_ready(False)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tega.driver import AsyncDriver, Change, CRUDException, Message
 from tega.driver.errors import DriverError
+from tega.errors import TegaError
 from tega.subscriber import SCOPE
 
 #: Seconds that anything may take.
@@ -32,7 +33,17 @@ def fail() -> None:
     raise ValueError("it cannot be done")
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {"echo": echo, "add": add, "null": null, "fail": fail}
+def refuse() -> None:
+    raise CRUDException("nothing at r", 404, "Not Found", "not_found")
+
+
+async def wait() -> None:
+    await asyncio.Event().wait()
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "echo": echo, "add": add, "null": null, "fail": fail, "refuse": refuse, "wait": wait,
+}  # fmt: skip
 
 
 class End:
@@ -53,7 +64,7 @@ class End:
             elif name is not None:
                 order["name"] = name
             return {"done": await asyncio.wait_for(do(**order), PATIENCE)}
-        except DriverError as error:
+        except (DriverError, TegaError) as error:
             status = error.status
             return {"refused": {"code": error.code, "status": status, "message": error.message}}
         except Exception as error:
@@ -63,9 +74,11 @@ class End:
         for client in self._clients.values():
             await client.close()
 
-    async def do_open(self, name: str, address: str, tega_id: str | None = None) -> None:
+    async def do_open(
+        self, name: str, address: str, tega_id: str | None = None, token: str | None = None
+    ) -> None:
         host, _, port = address.rpartition(":")
-        client = AsyncDriver(host, int(port), tega_id)
+        client = AsyncDriver(host, int(port), tega_id, token=token)
         await client.connect()
         self._clients[name] = client
 

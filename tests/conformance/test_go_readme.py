@@ -1,7 +1,8 @@
-"""The first program of driver/README.md, in a fresh module, does what is shown there."""
+"""The first program of driver/README.md does what is shown there, and builds without the clone."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -19,6 +20,13 @@ def block(tag: str) -> str:
     return found[1]
 
 
+def block_with(text: str) -> str:
+    """The block of commands that has that line."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    (found,) = [one for one in blocks if f"{text}\n" in one]
+    return str(found)
+
+
 def test_the_first_program(tmp_path: Path) -> None:
     find_go()
     service = Service(tmp_path / "log", "-t", "one")
@@ -33,6 +41,10 @@ def test_the_first_program(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert done.stdout == block("text")
+        alone = f"set -e\ncd hello\n{block_with('go mod vendor')}rm ../tega\ngo build .\n"
+        subprocess.run(
+            ["bash", "-c", alone], cwd=tmp_path, check=True, env={**os.environ, "GOPROXY": "off"}
+        )
     finally:
         assert service.end()[0] == 0
 

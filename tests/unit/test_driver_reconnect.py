@@ -15,7 +15,7 @@ from test_driver_session import connected, ignoring
 
 from tega.driver import AsyncDriver, CRUDException, SessionException
 from tega.driver import session as module
-from tega.protocol import Message, Request
+from tega.protocol import Message, Publish, Request
 
 
 @pytest.fixture(autouse=True)
@@ -231,6 +231,23 @@ async def test_a_request_that_is_too_large_for_the_server_fails_alone() -> None:
             assert isinstance(refusal, CRUDException)
             assert (refusal.status, refusal.code) == (413, "too_large")
         assert [one["instance"] for one in server.applied] == [1, 2]
+
+
+@on_loop
+async def test_a_message_that_is_too_large_for_the_server_fails_no_request() -> None:
+    def script(peer: Peer, message: Message) -> bool:
+        if isinstance(message, Publish):
+            peer.close(1009, "too big")
+        return peer is server.peers[0]
+
+    async with connected() as (server, driver):
+        server.script = script
+        put = asyncio.create_task(driver.put(1, path="r.x"))
+        await asyncio.sleep(0)
+        await driver.publish("r.y", "x" * 20_000)
+        await put
+        assert [one["instance"] for one in server.applied] == [1]
+        assert len(server.peers) == 2
 
 
 # Ends

@@ -227,6 +227,7 @@ func start(name, address, ca string) error {
 	if err != nil {
 		return err
 	}
+	slog.Info("connected", "server", address, "tega_id", client.TegaID())
 	made := &agent{
 		client: client, config: "config-" + name, operational: "operational-" + name,
 		settings: byDefault(), changed: make(chan struct{}, 1),

@@ -27,6 +27,7 @@ type order struct {
 	Client    string          `json:"client"`
 	Address   string          `json:"address"`
 	TegaID    string          `json:"tega_id"`
+	Token     string          `json:"token"`
 	Path      string          `json:"path"`
 	Value     json.RawMessage `json:"value"`
 	Version   *int64          `json:"version"`
@@ -113,7 +114,7 @@ func (e *end) do(ctx context.Context, given order) (any, error) {
 	switch given.Do {
 	case "open":
 		client, err := tega.Dial(ctx, tega.Options{
-			Address: given.Address, TegaID: given.TegaID,
+			Address: given.Address, TegaID: given.TegaID, Token: given.Token,
 			Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		})
 		if err == nil {
@@ -361,5 +362,12 @@ var functions = map[string]tega.Func{
 	"null": func(context.Context, *tega.Call) (any, error) { return nil, nil },
 	"fail": func(context.Context, *tega.Call) (any, error) {
 		return nil, errors.New("it cannot be done")
+	},
+	"refuse": func(context.Context, *tega.Call) (any, error) {
+		return nil, fmt.Errorf("reading r: %w", tega.ErrNotFound)
+	},
+	"wait": func(ctx context.Context, _ *tega.Call) (any, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
 	},
 }
