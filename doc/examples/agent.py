@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
+import os
+import sys
 import time
 from typing import Any
 
-from tega.driver import AsyncDriver
+from tega.driver import AsyncDriver, SessionException, Tls
 
 log = logging.getLogger("agent")
 
@@ -99,12 +100,21 @@ async def main() -> None:
     parser.add_argument("name", help="the network element that it speaks for")
     parser.add_argument("-a", "--address", default="127.0.0.1", help="of the server")
     parser.add_argument("-p", "--port", type=int, default=8739, help="of the server")
+    parser.add_argument("--ca", help="PEM file of the authority that vouches for the server")
     given = parser.parse_args()
     logging.basicConfig(level="INFO", format="%(asctime)s %(message)s")
-    async with AsyncDriver(given.address, given.port, f"agent-{given.name}") as driver:
+    # Not a flag: all users of a machine can see flags.
+    token = os.environ.get("TEGA_TOKEN")
+    tls = Tls(ca=given.ca) if given.ca else None
+    tega_id = f"agent-{given.name}"
+    async with AsyncDriver(given.address, given.port, tega_id, token=token, tls=tls) as driver:
         await Agent(driver, given.name).run()
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         asyncio.run(main())
+    except KeyboardInterrupt:
+        pass
+    except (OSError, SessionException) as error:
+        sys.exit(f"the agent ends: {error}")

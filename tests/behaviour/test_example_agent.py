@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import Authority, flags
+from guardedsite import add_token
 from programs import build_go
 from service import ROOT, Service
 from test_plugins import until
+
+from tega.driver import Driver, Tls
 
 AGENT = ROOT / "doc/examples/agent.py"
 
@@ -63,3 +68,33 @@ def test_an_agent(service: Service, command: list[str]) -> None:
     until(lambda: service.ask("GET", "/operational-ne1")[0] == 404)
     assert "Traceback" not in messages
     assert "panic" not in messages
+
+
+def test_an_agent_with_a_token_over_tls(tmp_path: Path, command: list[str]) -> None:
+    authority = Authority(tmp_path)
+    token = add_token(tmp_path / "tokens.yaml", "agent-ne1")
+    service = Service(tmp_path, "-t", "srv", *flags(authority.issue("127.0.0.1")))
+    agent = subprocess.Popen(
+        [*command, "-p", str(service.port), "--ca", str(authority.file), "ne1"],
+        stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "TEGA_TOKEN": token},
+    )
+    refused = subprocess.run(
+        [*command, "-p", str(service.port), "--ca", str(authority.file), "ne2"],
+        stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "TEGA_TOKEN": token},
+        check=False, timeout=30,
+    )
+    assert refused.returncode == 1
+    assert "agent-ne2" in refused.stderr
+    tls = Tls(ca=authority.file)
+    try:
+        with Driver("127.0.0.1", service.port, token=token, tls=tls) as driver:
+            driver.put({"interval": 60, "targets": {"nowhere": "127.0.0.1:x"}}, path="config-ne1")
+            until(lambda: driver.get("operational-ne1.*", python_dict=True, regex_flag=True))
+    finally:
+        agent.kill()
+        _, messages = agent.communicate()
+        assert service.end()[0] == 0
+    for told in (messages, refused.stderr):
+        assert token not in told
+        assert "Traceback" not in told
+        assert "panic" not in told
