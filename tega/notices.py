@@ -7,7 +7,7 @@ the part that the subscription covers. `addressed` finds that for all subscripti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +25,9 @@ from tega.topics import Topic, Topics, below
 
 #: A removed subtree whose record does not hold it is written piece by piece.
 _INSTANCE: Final = b',"instance":'
+
+#: Steps in which it may be found out at once what somebody sees of a commit.
+_AT_ONCE: Final = 16
 
 
 class Piece(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -46,16 +49,19 @@ class Piece(msgspec.Struct, frozen=True, gc=False, eq=False):
     replaced: MaybeContent = ABSENT
     place: Place | None = None
 
-    def seen_by(self, rights: Rights) -> Piece | None:
-        """The change as somebody sees it who may read only some of it; None: not at all."""
+    def seen_by(self, rights: Rights) -> Generator[bytes, None, Piece | None]:
+        """The change as somebody sees it who may read only some of it; None: not at all.
+
+        After some empty pieces: what is hidden may be large.
+        """
         place = rights.at(self.path)
         if place.everywhere(READ):
             return self
         if self.ope == "ROLLBACK":
             return self if place.somewhere(READ) else None
-        if readable.shows(self.content, place):
+        if (yield from readable.look(self.content, place)):
             return msgspec.structs.replace(self, record=b"", place=place)
-        if self.ope == "PUT" and readable.shows(self.replaced, place):
+        if self.ope == "PUT" and (yield from readable.look(self.replaced, place)):
             return msgspec.structs.replace(
                 self, ope="DELETE", content=self.replaced, record=b"", place=place
             )
@@ -121,13 +127,20 @@ class Notice:
             return self._seen[rights]
         except KeyError:
             pass
-        seen = tuple([cut for one in self.pieces if (cut := one.seen_by(rights)) is not None])
-        notice: Notice | None = None
-        if seen:
-            whole = all(cut is one for cut, one in zip(seen, self.pieces, strict=False))
-            notice = self if whole and len(seen) == len(self.pieces) else Notice(self.seq, seen)
-        self._seen[rights] = notice
+        notice = self._seen[rights] = self._cut(rights)
         return notice
+
+    def _cut(self, rights: Rights) -> Notice | None:
+        cutting = _seen_by(rights, self.pieces)
+        for _ in range(_AT_ONCE):
+            try:
+                next(cutting)
+            except StopIteration as end:
+                seen: tuple[Piece, ...] = end.value
+                if seen == self.pieces:
+                    return self
+                return Notice(self.seq, seen) if seen else None
+        return LateNotice(self.seq, cutting)
 
     def chunks(self) -> Iterator[bytes]:
         """A JSON list of the changes, in pieces of bounded work."""
@@ -142,6 +155,44 @@ class Notice:
     def as_data(self) -> list[dict[str, Any]]:
         """The changes as Python users get them."""
         return [piece.as_data(self.seq) for piece in self.pieces]
+
+
+class LateNotice(Notice):
+    """A notice of which it takes a while to find out what it says: that is done while it is sent.
+
+    It may come to nothing then: its text is empty.
+
+    :param finding: comes to the pieces, after some empty ones
+    """
+
+    __slots__ = ("_finding", "_is_found")
+
+    def __init__(self, seq: int, finding: Generator[bytes, None, tuple[Piece, ...]]) -> None:
+        super().__init__(seq, ())
+        self._finding = finding
+        self._is_found = False
+
+    def chunks(self) -> Iterator[bytes]:
+        # All who are told find it out together.
+        while not self._is_found:
+            try:
+                yield next(self._finding)
+            except StopIteration as end:
+                self._is_found, self.pieces = True, end.value
+        if self.pieces:
+            yield from super().chunks()
+
+
+def _seen_by(
+    rights: Rights, pieces: Iterable[Piece]
+) -> Generator[bytes, None, tuple[Piece, ...]]:
+    """What somebody sees of some changes."""
+    seen = []
+    for one in pieces:
+        cut = yield from one.seen_by(rights)
+        if cut is not None:
+            seen.append(cut)
+    return tuple(seen)
 
 
 def addressed(topics: Topics, commit: Commit) -> Iterator[tuple[Notice, list[Any]]]:
@@ -242,7 +293,7 @@ def standing(
             yield b""
             continue
         if rights is not None:
-            cut = piece.seen_by(rights)
+            cut = yield from piece.seen_by(rights)
             if cut is None:
                 if regex or not rights.at(piece.path).somewhere(READ):
                     continue

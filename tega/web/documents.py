@@ -12,7 +12,7 @@ from tega.store.commit import Operation, Transaction, make_delete, make_put
 from tega.store.history import State
 from tega.web import sight
 from tega.web.context import Context, client_id, client_key
-from tega.web.http import Answer, Call, Response
+from tega.web.http import Answer, Call, Response, Work
 
 
 def get(context: Context, call: Call) -> Answer:
@@ -42,9 +42,9 @@ async def _get_consistent(
     return _get(context, call, version, internal)
 
 
-def _get(context: Context, call: Call, version: int | None, internal: bool) -> Answer:
+def _get(context: Context, call: Call, version: int | None, internal: bool) -> Work[Response]:
     state = context.database.state
-    stale = [name for name in context.peers.stale if sight.knows(state, call.who, name)]
+    stale = yield from sight.known(state, call.who, tuple(context.peers.stale))
     if call.flag("regex_flag"):
         return _get_matching(state, call, version, internal, _staleness(stale))
     path = from_url(call.path)
@@ -53,7 +53,7 @@ def _get(context: Context, call: Call, version: int | None, internal: bool) -> A
             raise Malformed("version: every root counts its own; ask for one root's")
         headers = {"Etag": f'"{state.seq}"', **_staleness(stale)}
         return Response(sight.all_roots(state, call.who, internal), headers=headers)
-    seen = sight.find(state, call.who, path, version)
+    seen = yield from sight.find(state, call.who, path, version)
     headers = {"Etag": f'"{seen.version}"', **_staleness(path[:1] if path[0] in stale else ())}
     return Response(seen.body(internal), headers=headers)
 

@@ -4,8 +4,8 @@ This stands directly on Tornado's HTTP/1 connection. Its `RequestHandler` makes 
 that a JSON interface has no use for, and that would cost as much as all of tega's own work.
 
 A handler takes a `Call`. It returns a value, which becomes the JSON body; a `Response`, where the
-answer has more to it; or either of these `Later`, or as a coroutine. Any `TegaError` becomes the
-answer that the table in `tega.errors` gives it.
+answer has more to it; or either of these `Later`, as a coroutine, or as `Work` that is done in
+turns. Any `TegaError` becomes the answer that the table in `tega.errors` gives it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import uuid
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from email.utils import formatdate
 from http.client import responses
-from typing import Any, Final, TypeAlias, cast
+from types import GeneratorType
+from typing import Any, Final, TypeAlias, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -32,7 +33,12 @@ from tega.web.traffic import Traffic
 
 log = logging.getLogger(__name__)
 
-#: One turn of the event loop may encode for so long, seconds.
+T = TypeVar("T")
+
+#: What is long to find out, in small steps: after each it may rest.
+Work: TypeAlias = Generator[bytes, None, T]
+
+#: One turn of the event loop may work for so long on one answer, seconds.
 TURN: Final = 0.005
 
 #: Bytes that are gathered before they are handed to the network.
@@ -360,8 +366,14 @@ class _Exchange(httputil.HTTPMessageDelegate):
         except Exception as error:
             self._refuse(error)
             return
+        self._take(answer)
+
+    def _take(self, answer: Answer) -> None:
+        """Answer with what a handler has returned, once it is there."""
         if type(answer) is Later:
             answer.then(self._answer_later)
+        elif type(answer) is GeneratorType:
+            self._work(answer)
         elif asyncio.iscoroutine(answer):
             self._service.spawn(answer).add_done_callback(self._answer_later)
         else:
@@ -382,9 +394,26 @@ class _Exchange(httputil.HTTPMessageDelegate):
 
     def _answer_later(self, answer: Later | asyncio.Future[Answer]) -> None:
         try:
-            self._answer(answer.result())
+            self._take(answer.result())
         except Exception as error:
             self._refuse(error)
+
+    def _work(self, work: Work[Answer]) -> None:
+        """Work for a turn of the loop, and answer if that was enough."""
+        until = time.monotonic() + TURN
+        try:
+            next(work)
+            while time.monotonic() < until:
+                next(work)
+        except StopIteration as end:
+            answer = end.value
+        except Exception as error:
+            self._refuse(error)
+            return
+        else:
+            asyncio.get_running_loop().call_soon(self._work, work)
+            return
+        self._take(answer)
 
     def _refuse_early(self, error: TegaError) -> None:
         """Refuse a request whose body is not read to its end: the connection cannot go on."""

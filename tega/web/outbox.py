@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 
 from tornado.iostream import IOStream, StreamClosedError
 
-from tega.protocol.frames import CONTINUATION, PING, frame
+from tega.protocol.frames import CONTINUATION, PING, TEXT, frame
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +66,9 @@ class Outboxes:
         for outbox in waiting:
             outbox.flush()
 
-    def spawn(self, outbox: Outbox, message: Pieces) -> None:
-        """Send a long message beside everything else."""
-        task = self._loop.create_task(outbox.stream(message))
+    def spawn(self, outbox: Outbox, message: Pieces, begun: bool) -> None:
+        """Send the rest of a long message beside everything else."""
+        task = self._loop.create_task(outbox.stream(message, begun))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -120,7 +120,10 @@ class Outbox:
         self._frames.append(made)
 
     def send_pieces(self, pieces: Pieces) -> None:
-        """Send a text message that is still to be made; nothing after `end`."""
+        """Send a text message that is still to be made, unless it comes to nothing.
+
+        Nothing is sent after `end`.
+        """
         if self._ended:
             return
         if self._streaming:
@@ -130,11 +133,13 @@ class Outbox:
             return
         payload, rest = gathered(pieces)
         if rest is None:
-            self.send(frame(payload))
+            if payload:
+                self.send(frame(payload))
             return
-        self.send(frame(payload, last=False))
+        if payload:
+            self.send(frame(payload, last=False))
         self._streaming = True
-        self._outboxes.spawn(self, rest)
+        self._outboxes.spawn(self, rest, bool(payload))
 
     def flush(self) -> None:
         """Write what was sent."""
@@ -175,8 +180,11 @@ class Outbox:
         if not self.busy:
             self._drained()
 
-    async def stream(self, rest: Pieces) -> None:
-        """Send the fragments that are left of a long message, as fast as the client takes them."""
+    async def stream(self, rest: Pieces, begun: bool) -> None:
+        """Send the fragments that are left of a long message, as fast as the client takes them.
+
+        :param begun: whether its first fragment is on the way
+        """
         try:
             more: Pieces | None = rest
             while more is not None and not self._ended:
@@ -185,7 +193,10 @@ class Outbox:
                 if self._ended:
                     return
                 payload, more = gathered(more)
-                made = frame(payload, CONTINUATION, more is None)
+                if not payload and (more is not None or not begun):
+                    continue
+                made = frame(payload, CONTINUATION if begun else TEXT, more is None)
+                begun = True
                 self._waits += len(made)
                 self._frames.append(made)
             self.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, cast
 
@@ -218,8 +219,33 @@ def test_pieces_that_are_few_are_one_frame() -> None:
         bench.outbox.send_pieces(iter([b"RESPONSE\n", b"", b"[1,", b"2]"]))
         bench.outbox.send_pieces(iter([]))
         await turns()
-        assert bench.stream.sent == [(TEXT, True, b"RESPONSE\n[1,2]"), (TEXT, True, b"")]
+        assert bench.stream.sent == [(TEXT, True, b"RESPONSE\n[1,2]")]
         assert not bench.outbox.busy
+
+    run(work)
+
+
+@pytest.mark.parametrize("payload", [b"", b"at last"])
+def test_of_pieces_that_take_long_nothing_is_sent_before_there_is_something(payload: bytes) -> None:
+    async def work() -> None:
+        bench = Bench()
+
+        def pieces() -> Iterator[bytes]:
+            for _ in range(3):
+                until = time.monotonic() + 0.02
+                while time.monotonic() < until:
+                    yield b""
+            yield payload
+
+        bench.outbox.send_pieces(pieces())
+        bench.outbox.send(frame(b"next"))
+        assert bench.outbox.busy
+        while bench.outbox.busy:
+            await turns()
+        await turns()
+        assert bench.stream.sent == [
+            *([(TEXT, True, payload)] if payload else []), (TEXT, True, b"next")
+        ]  # fmt: skip
 
     run(work)
 
