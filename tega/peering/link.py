@@ -33,7 +33,7 @@ from tega.protocol import (
 from tega.store.commit import Rollback, Transaction
 from tega.subscriber import SCOPE
 from tega.watch import Hub, Publication, Watcher
-from tega.web.http import Later
+from tega.web.later import Later
 
 log = logging.getLogger(__name__)
 

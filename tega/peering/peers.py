@@ -29,7 +29,7 @@ from tega.store.commit import Hide, Request, Rollback, Transaction
 from tega.subscriber import SCOPE
 from tega.watch import Hub, Publication
 from tega.web.committer import resolve
-from tega.web.http import Later
+from tega.web.later import Later
 
 log = logging.getLogger(__name__)
 

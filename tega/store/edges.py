@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from tega.paths import Path, dotted
 from tega.store.children import in_order
 from tega.store.history import Root, State
-from tega.store.node import ABSENT, MaybeContent, Node, base_of, version_of
+from tega.store.node import MaybeContent, Node, base_of, version_of
 
 
 def edges(

@@ -31,7 +31,8 @@ from tega.store.node import ABSENT, EMPTY, Content, MaybeContent, mark_of
 from tega.strictjson import dumps
 
 #: Most bytes of a removed subtree that a DELETE's record holds; of a larger one it holds nothing.
-_MAX_REMOVED: Final = 1 << 20
+#: They are made in one piece, which takes up to 250 ms for a MiB.
+_MAX_REMOVED: Final = 1 << 17
 
 #: Paths and tega ids whose JSON text is remembered, most, and the most keys of such a path: agents
 #: write to the same few places over and over.

@@ -12,7 +12,8 @@ from tega.web import documents, management
 from tega.web import metrics as prometheus
 from tega.web.commands import Command, Needs
 from tega.web.context import Context, client_id
-from tega.web.http import Answer, Call, Response, error_response
+from tega.web.http import Call, Response, error_response
+from tega.web.later import Answer
 from tega.web.openapi import describe
 
 _GET: Final = ("GET",)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 
 from tega import strictjson
 from tega.errors import Malformed
@@ -12,7 +12,9 @@ from tega.store.commit import Operation, Transaction, make_delete, make_put
 from tega.store.history import State
 from tega.web import sight
 from tega.web.context import Context, client_id, client_key
-from tega.web.http import Answer, Call, Response, Work
+from tega.web.http import Call, Response
+from tega.web.later import Answer
+from tega.web.turns import Work
 
 
 def get(context: Context, call: Call) -> Answer:
@@ -71,12 +73,23 @@ def put(context: Context, call: Call) -> Answer:
         raise Malformed("no body: send the value as JSON (null is a value too)")
     path = _document_path(call)
     call.who.check_write(path)
-    value = strictjson.loads(call.body)
-    call.who.check_functions(call.body, (value,))
-    operation = make_put(
-        path, value, call.integer("version"), tega_id, context.database.max_depth, ephemeral
-    )
-    return _change(context, call, operation, tega_id)
+    version = call.integer("version")
+
+    def read() -> Operation:
+        value = strictjson.loads(call.body)
+        call.who.check_functions(call.body, (value,))
+        return make_put(path, value, version, tega_id, context.database.max_depth, ephemeral)
+
+    reading = context.bodies.later(call.body, read)
+    if reading is None:
+        return _change(context, call, read(), tega_id)
+    return _change_later(context, call, reading, tega_id)
+
+
+async def _change_later(
+    context: Context, call: Call, reading: Awaitable[Operation], tega_id: str
+) -> Answer:
+    return _change(context, call, await reading, tega_id)
 
 
 def delete(context: Context, call: Call) -> Answer:

@@ -14,11 +14,11 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from email.utils import formatdate
 from http.client import responses
 from types import GeneratorType
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeAlias, cast
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -29,20 +29,11 @@ from tornado.iostream import StreamClosedError
 from tega import strictjson
 from tega.access.who import UNLIMITED, Who
 from tega.errors import Internal, Malformed, TegaError, TooLarge, Unauthorized, UrlTooLong
+from tega.web.later import Answer, Later
 from tega.web.traffic import Traffic
+from tega.web.turns import Turns, Work
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-#: What is long to find out, in small steps: after each it may rest.
-Work: TypeAlias = Generator[bytes, None, T]
-
-#: One turn of the event loop may work for so long on one answer, seconds.
-TURN: Final = 0.005
-
-#: Bytes that are gathered before they are handed to the network.
-_CHUNK: Final = 1 << 16
 
 #: A body up to so many times the limit is read to its end, so that the client sees the refusal.
 _DRAIN: Final = 16
@@ -66,56 +57,6 @@ class Response(msgspec.Struct, frozen=True):
     refusal: TegaError | None = None
 
 
-class Later:
-    """An answer that is still to come.
-
-    Where a future would wait for another turn of the event loop, this calls back at once.
-
-    :ivar error: what `result` raises, once it is known that it does
-    """
-
-    __slots__ = ("_callbacks", "_value", "done", "error")
-
-    def __init__(self) -> None:
-        self.done = False
-        self._value: Answer = None
-        self.error: Exception | None = None
-        self._callbacks: list[Callable[[Later], None]] = []
-
-    def resolve(self, value: Answer = None, error: Exception | None = None) -> None:
-        """Here it is: a value, or what is to be raised."""
-        self.done, self._value, self.error = True, value, error
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback(self)
-
-    def then(self, callback: Callable[[Later], None]) -> None:
-        """Call back once it is there."""
-        if self.done:
-            callback(self)
-        else:
-            self._callbacks.append(callback)
-
-    def result(self) -> Answer:
-        """The value, or the error raised."""
-        if self.error is not None:
-            raise self.error.with_traceback(None)
-        return self._value
-
-    def __await__(self) -> Generator[Any, None, Answer]:
-        if not self.done:
-            turn = asyncio.get_running_loop().create_future()
-
-            def wake(_: Later) -> None:
-                if not turn.done():
-                    turn.set_result(None)
-
-            self.then(wake)
-            yield from turn
-        return self.result()
-
-
-Answer: TypeAlias = Any
 Handler: TypeAlias = Callable[["Call"], Answer]
 
 
@@ -247,6 +188,7 @@ class Service(httputil.HTTPServerConnectionDelegate):
         self.max_url = max_url
         self.upgrade = upgrade
         self.traffic = traffic
+        self.turns = Turns()
         self._active = 0
         self._tasks: set[asyncio.Task[Answer]] = set()
         self._idle = asyncio.Event()
@@ -400,7 +342,8 @@ class _Exchange(httputil.HTTPMessageDelegate):
 
     def _work(self, work: Work[Answer]) -> None:
         """Work for a turn of the loop, and answer if that was enough."""
-        until = time.monotonic() + TURN
+        turns = self._service.turns
+        until = time.monotonic() + turns.length
         try:
             next(work)
             while time.monotonic() < until:
@@ -411,7 +354,7 @@ class _Exchange(httputil.HTTPMessageDelegate):
             self._refuse(error)
             return
         else:
-            asyncio.get_running_loop().call_soon(self._work, work)
+            turns.next().add_done_callback(lambda _: self._work(work))
             return
         self._take(answer)
 
@@ -439,7 +382,7 @@ class _Exchange(httputil.HTTPMessageDelegate):
             response = answer if type(answer) is Response else Response(strictjson.dumps(answer))
             body = response.body
             if not isinstance(body, bytes):
-                body, rest = _first_turn(body)
+                body, rest = self._service.turns.gather(body)
                 if rest is not None:
                     if self._start.version != "HTTP/1.0":
                         self._service.spawn(self._stream(response, body, rest))
@@ -494,12 +437,13 @@ class _Exchange(httputil.HTTPMessageDelegate):
 
     async def _stream(self, response: Response, first: bytes, rest: Iterator[bytes]) -> None:
         """Send a long body in turns, as fast as the client takes it."""
+        turns = self._service.turns
         try:
             await self._write_headers(response.status, self._response_headers(response), first)
             more: Iterator[bytes] | None = rest
             while more is not None:
-                await asyncio.sleep(0)
-                chunk, more = _first_turn(more)
+                await turns.next()
+                chunk, more = turns.gather(more)
                 if chunk:
                     await self._connection.write(chunk)
             self._connection.finish()
@@ -511,18 +455,3 @@ class _Exchange(httputil.HTTPMessageDelegate):
             self._connection.close()
         finally:
             self._service.end()
-
-
-def _first_turn(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes] | None]:
-    """What can be encoded in one turn, and what is left to encode."""
-    until = time.monotonic() + TURN
-    done = []
-    size = 0
-    for piece in pieces:
-        done.append(piece)
-        size += len(piece)
-        # Not after every piece: a process that was not scheduled for a while must not make a stream
-        # of a short answer.
-        if size > _CHUNK or (len(done) % 8 == 0 and time.monotonic() > until):
-            return b"".join(done), pieces
-    return b"".join(done), None

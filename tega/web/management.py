@@ -22,7 +22,9 @@ from tega.store.commit import Rollback
 from tega.store.edges import edges
 from tega.web import sight
 from tega.web.context import Context, client_id, client_key
-from tega.web.http import Answer, Call, Later, Response, Work, error_response
+from tega.web.http import Call, Response, error_response
+from tega.web.later import Answer, Later
+from tega.web.turns import Work
 
 #: The status of a collision when a whole transaction is refused.
 _NOT_ACCEPTABLE: Final = 406

@@ -14,7 +14,7 @@ from tega.paths import Path, dotted
 from tega.store import encode, match
 from tega.store.history import Root, State
 from tega.store.node import ABSENT, Content, Found, MaybeContent
-from tega.web.http import Work
+from tega.web.turns import Work
 
 
 class Seen:

@@ -23,7 +23,7 @@ from tega.store.ephemeral import lasting
 from tega.store.node import ABSENT
 from tega.subscriber import SCOPE
 from tega.watch import Publication, Watcher
-from tega.web.http import Later
+from tega.web.later import Later
 
 #: Seconds of trouble, and the most that it may take until all is well after it.
 TROUBLE = 120.0
