@@ -254,7 +254,7 @@ class Server:
             settings.max_body,
             settings.max_url,
             websockets.accept,
-            door.admit,
+            door,
             Traffic(database.meters, context.refusals),
         )
         self._keeper.changed = lambda: sessions.judge_again(self._keeper.again)

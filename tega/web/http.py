@@ -29,6 +29,7 @@ from tornado.iostream import StreamClosedError
 from tega import strictjson
 from tega.access.who import UNLIMITED, Who
 from tega.errors import Internal, Malformed, TegaError, TooLarge, Unauthorized, UrlTooLong
+from tega.web.door import Door
 from tega.web.later import Answer, Later
 from tega.web.traffic import Traffic
 from tega.web.turns import Turns, Work
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 #: A body up to so many times the limit is read to its end, so that the client sees the refusal.
 _DRAIN: Final = 16
 
+
+#: With this a browser asks what it may send.
+_PREFLIGHT: Final = "Access-Control-Request-Method"
 
 #: Where a request goes on as a WebSocket.
 _WEBSOCKET: Final = "/_pubsub"
@@ -169,7 +173,7 @@ class Service(httputil.HTTPServerConnectionDelegate):
     :param max_url: most bytes of a request's URL
     :param upgrade: takes a request that asks to go on as a WebSocket: method, headers, connection,
         and who asks
-    :param admit: tells who asks, by headers and connection, or refuses the request
+    :param door: lets requests in, or refuses them
     :param traffic: is told of each answer
     """
 
@@ -179,10 +183,10 @@ class Service(httputil.HTTPServerConnectionDelegate):
         max_body: int,
         max_url: int,
         upgrade: Callable[[str, httputil.HTTPHeaders, HTTP1Connection, Who], None],
-        admit: Callable[[httputil.HTTPHeaders, HTTP1Connection], Who],
+        door: Door,
         traffic: Traffic,
     ) -> None:
-        self.admit = admit
+        self.door = door
         self.handler = handler
         self.max_body = max_body
         self.max_url = max_url
@@ -296,8 +300,12 @@ class _Exchange(httputil.HTTPMessageDelegate):
                 )
             )
             return
+        door = self._service.door
         try:
-            self._who = who = self._service.admit(self._headers, self._connection)
+            if self._start.method == "OPTIONS" and _PREFLIGHT in self._headers:
+                self._answer(Response(b"{}", headers=door.preflight(self._headers)))
+                return
+            self._who = who = door.admit(self._headers, self._connection)
             if uri.rstrip("/") == _WEBSOCKET:
                 self._service.upgrade(self._start.method, self._headers, self._connection, who)
                 self._service.traffic.answered(self._start, 101, self._begun)
@@ -380,6 +388,9 @@ class _Exchange(httputil.HTTPMessageDelegate):
         assert self._start is not None
         try:
             response = answer if type(answer) is Response else Response(strictjson.dumps(answer))
+            if self._headers is not None and "Origin" in self._headers:
+                more = {**response.headers, **self._service.door.cors(self._headers)}
+                response = msgspec.structs.replace(response, headers=more)
             body = response.body
             if not isinstance(body, bytes):
                 body, rest = self._service.turns.gather(body)
