@@ -23,7 +23,7 @@ from tega.store.history import Result
 from tega.store.node import Content
 from tega.subscriber import SCOPE, Subscriber
 from tega.tx import Tx, document, with_functions
-from tega.watch import Publication
+from tega.watcher import Publication
 
 __all__ = ["OPE", "Caller", "Database", "Match", "Tx"]
 

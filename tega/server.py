@@ -61,7 +61,7 @@ from tega.web.refusals import Refusals
 from tega.web.sessions import Sessions
 from tega.web.traffic import Traffic
 from tega.web.transactions import Transactions
-from tega.web.turns import on_loop
+from tega.web.turns import in_turns, on_loop
 from tega.web.websocket import WebSockets
 
 log = logging.getLogger(__name__)
@@ -210,7 +210,8 @@ class Server:
         settings, database = self._settings, self.database
         sockets = bind_sockets(settings.port, settings.address, backlog=1024)
         self.addresses = [made.getsockname()[:2] for made in sockets]
-        database.hub.run = on_loop(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        database.hub.run, database.hub.go_on = on_loop(loop), in_turns(loop)
         limits = Limits(
             settings.max_sessions,
             settings.max_requests,

@@ -23,7 +23,7 @@ SMALL: Final = 32
 NONE: Final[Children] = {}
 
 #: Keys that are sorted at once.
-_RUN: Final = 10_000
+_RUN: Final = 2_000
 
 
 def children_of(given: dict[str, Any]) -> Children:

@@ -49,11 +49,13 @@ def _of_root(
             own, child_seen = version_of(child, base), shown(there)
             if seen and child_seen:
                 label = f"{dotted(there)}({own})"
-                back = holder.setdefault((there, own), parent)
+                # In a single version nothing comes twice.
+                back = holder.setdefault((there, own), parent) if old_roots else parent
                 for edge in ((parent, label), (label, back)):
                     if edge not in given:
-                        given.add(edge)
                         yield edge
+                    if old_roots:
+                        given.add(edge)
             yield from below(child, own, there, child_seen)
 
     oldest = root.first if old_roots else root.version

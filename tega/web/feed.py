@@ -21,7 +21,7 @@ from tega.paths import wire
 from tega.protocol import Since
 from tega.protocol.frames import frame
 from tega.subscriber import SCOPE
-from tega.watch import Publication, Subscription, Watcher
+from tega.watcher import Publication, Subscription, Watcher
 from tega.web.limits import Limits
 from tega.web.outbox import FRAGMENT, Outbox
 

@@ -39,7 +39,7 @@ from tega.protocol import (
 from tega.protocol.frames import frame
 from tega.store import commit as commits
 from tega.subscriber import SCOPE
-from tega.watch import Publication
+from tega.watcher import Publication
 from tega.web import batch
 from tega.web.answering import Answering
 from tega.web.asked import Asked

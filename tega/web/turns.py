@@ -92,3 +92,16 @@ def on_loop(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], N
             loop.call_soon_threadsafe(work)
 
     return run
+
+
+def in_turns(loop: asyncio.AbstractEventLoop) -> Callable[[Iterator[None]], None]:
+    """Does something step by step on a loop, in as many turns of it as that takes."""
+
+    def go_on(steps: Iterator[None]) -> None:
+        until = time.monotonic() + TURN
+        for _ in steps:
+            if time.monotonic() > until:
+                loop.call_soon(go_on, steps)
+                return
+
+    return go_on

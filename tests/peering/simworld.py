@@ -22,7 +22,7 @@ from tega.store.commit import Commit, Rollback, Transaction, make_delete, make_p
 from tega.store.ephemeral import lasting
 from tega.store.node import ABSENT
 from tega.subscriber import SCOPE
-from tega.watch import Publication, Watcher
+from tega.watcher import Publication, Watcher
 from tega.web.later import Later
 
 #: Seconds of trouble, and the most that it may take until all is well after it.

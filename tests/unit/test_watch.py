@@ -21,7 +21,7 @@ from tega.paths import parse
 from tega.protocol import Since
 from tega.store.commit import Rollback, Transaction, make_delete, make_put
 from tega.subscriber import SCOPE
-from tega.watch import Publication, Watcher
+from tega.watcher import Publication, Watcher
 from tega.web import feed as feeds
 from tega.web.feed import Feed
 from tega.web.limits import Limits
