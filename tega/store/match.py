@@ -99,6 +99,7 @@ def _below(
     if not pattern:
         yield Match(path, groups, content, version, ephemeral)
     elif type(content) is Node:
+        yield None
         base = base_of(content, version)
         for key, captured in _matching(content.children, pattern[0], groups):
             if key is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from tega.store.commit import Transaction, make_put
 BOUND, EXERCISE = 0.1, 0.005
 
 #: Siblings of which nearly all are hidden.
-MANY = 200_000
+MANY = 100_000
 
 PLUGINS = Path(__file__).parent / "turns"
 
@@ -38,12 +39,12 @@ RULES = """
 rules:
 - {who: admin, may: rwxsp}
 - {who: some, on: mine, may: rwsp}
-- {who: some, on: drop, may: w}
 - {who: some, on: flat.none*, may: r}
-- {who: some, on: flat.k199999, may: r}
+- {who: some, on: flat.k99999, may: r}
 - {who: some, on: listed.none, may: r}
 - {who: some, on: deep.*.open, may: r}
 - {who: some, on: drop.none*, may: r}
+- {who: some, on: drop, may: w}
 - {who: some, on: "*.*.*.none*", may: r}
 - {who: local, on: listed, may: r}
 manage: [admin]
@@ -175,7 +176,7 @@ def test_many_reads_at_once(guarded: Site) -> None:
     def read() -> None:
         asking = [
             threading.Thread(target=guarded.ask, args=("some", "GET", url))
-            for url in ["/deep", "/flat", r"/flat\..*/?regex_flag=True", "/_roots"] * 4
+            for url in ["/deep", "/flat", r"/flat\..*/?regex_flag=True", "/_roots"] * 2
         ]
         for one in asking:
             one.start()
@@ -234,18 +235,19 @@ def test_writes_are_judged_by_the_rules_and_not_by_what_is_there(guarded: Site) 
 
 
 def test_a_peer_that_follows_much(guarded: Site, tmp_path: Path) -> None:
-    """It takes in what it may follow, and is refused what not, by name alone."""
+    """All of a root goes to it, piece by piece."""
     (tmp_path / "token").write_text(guarded.tokens["local"])
 
     def follow() -> None:
         count = len(list(tmp_path.iterdir()))
         local = Service(
             tmp_path / f"var{count}", "-t", "local", "-P", str(guarded.port),
-            "-C", "listed", "deep", "--gtoken-file", str(tmp_path / "token"),
+            "-C", "listed", "--gtoken-file", str(tmp_path / "token"),
         )  # fmt: skip
         try:
-            status, answer = local.ask("GET", "/listed/k7/?consistent=True")
-            assert (status, answer) == (200, 7), answer
+            until = time.monotonic() + 60
+            while local.ask("GET", "/listed/k7/?consistent=True") != (200, 7):
+                assert time.monotonic() < until
         finally:
             assert local.end()[0] == 0
 
@@ -259,7 +261,7 @@ def filled(item: str, between: str = ",", most: int = 1 << 20) -> str:
     """As many items as a body has room for, each with its number."""
     found: list[str] = []
     size = 2
-    while size < most - 100:
+    while size + len(item) < most - 100:
         found.append(item.replace("#", f"{len(found):x}"))
         size += len(found[-1]) + 1
     return between.join(found)
@@ -296,12 +298,12 @@ def test_it_comes_in_a_session_and_order_is_kept(site: Site, kind: str) -> None:
     with site.session("admin", "s") as client:
 
         def change() -> None:
-            text = json.dumps([put("large", value), put("after", 1)])
-            if kind == "NOTIFY":
-                client.send(f"NOTIFY\n{text}", 'NOTIFY\n[{"ope":"PUT","path":"after","instance":2}]')
-            else:
-                client.request("TX", "-", {"ops": json.loads(text)})
-                client.request("TX", "-", {"ops": [put("after", 2)]})
+            for ops in ([put("large", value), put("after", 1)], [put("after", 2)]):
+                text = json.dumps(ops, separators=(",", ":"))
+                if kind == "NOTIFY":
+                    client.send(f"NOTIFY\n{text}")
+                else:
+                    client.send(f'REQUEST {1_000 + len(ops)} TX s -\n{{"ops":{text}}}')
             answer = client.tx({"ope": "GET", "path": "after"}, {"ope": "GET", "path": "large.ff"})
             assert [one["instance"] for one in answer["results"]] == [2, {"s": 1}]
             client.tx(delete("large"))
