@@ -325,6 +325,7 @@ def test_a_long_body_that_is_wrong(site: Site) -> None:
 def test_a_transaction_of_very_many_operations(site: Site) -> None:
     with site.session("admin", "s") as client:
         for ops in (
+            [put(f"t{n}", 1) for n in range(15_000)],
             [put(f"t.k{n}", 1) for n in range(15_000)],
             [{"ope": "GET", "path": f"t.k{n}"} for n in range(15_000)],
             [delete(f"t.k{n}") for n in range(15_000)],
