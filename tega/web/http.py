@@ -350,6 +350,10 @@ class _Exchange(httputil.HTTPMessageDelegate):
 
     def _work(self, work: Work[Answer]) -> None:
         """Work for a turn of the loop, and answer if that was enough."""
+        if self._connection.stream.closed():
+            # Nobody waits for it any more.
+            self._service.end()
+            return
         turns = self._service.turns
         until = time.monotonic() + turns.length
         try:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -152,6 +154,28 @@ def test_a_read_of_what_is_hidden(guarded: Site, url: str, status: int) -> None:
         assert len(answer[1]) < 1_000
 
     guarded.check(read)
+
+
+def processor_time(process: int) -> float:
+    """What a process has taken so far, seconds."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_who_hangs_up_is_not_worked_for(guarded: Site) -> None:
+    """Else somebody could leave any amount of work behind."""
+    token = guarded.tokens["some"]
+    ask = f"GET /deep HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
+    process = guarded.service.process.pid
+    before = processor_time(process)
+    guarded.ask("some", "GET", "/deep")
+    once = processor_time(process) - before
+    for _ in range(100):
+        with socket.create_connection(("127.0.0.1", guarded.port)) as hasty:
+            hasty.sendall(ask.encode())
+    before = processor_time(process)
+    assert guarded.ask("some", "GET", "/deep")[0] == 404
+    assert processor_time(process) - before < 20 * once
 
 
 def test_a_candidate_of_what_is_hidden(guarded: Site) -> None:
