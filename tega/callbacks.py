@@ -18,7 +18,8 @@ from tega.notices import Notice, standing
 from tega.paths import dotted
 from tega.store.history import State
 from tega.subscriber import Subscriber
-from tega.watch import Hub, Publication, Watcher
+from tega.watch import Hub
+from tega.watcher import Publication, Watcher
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,12 @@ class LocalWatcher(Watcher):
             for one in self.subscriptions.values():
                 one.since = max(one.since, self._cursor)
             return
-        self._call(self.subscriber.on_notify, notice.as_data())
+        self._tell_of(notice)
+
+    def _tell_of(self, notice: Notice) -> None:
+        data = notice.as_data()
+        if data:
+            self._call(self.subscriber.on_notify, data)
 
     def tell(self, publication: Publication) -> None:
         if len(self._waiting) >= _MAX_WAITING:

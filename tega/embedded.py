@@ -23,7 +23,7 @@ from tega.store.history import Result
 from tega.store.node import Content
 from tega.subscriber import SCOPE, Subscriber
 from tega.tx import Tx, document, with_functions
-from tega.watch import Publication
+from tega.watcher import Publication
 
 __all__ = ["OPE", "Caller", "Database", "Match", "Tx"]
 
@@ -337,7 +337,8 @@ class Database(database.Database):
         """
         if root_oid is not None and root_oid not in self.state.roots:
             raise NotFound(f"no root {paths.dotted((root_oid,))}")
-        return [list(edge) for edge in edges(self.state, root_oid, old_roots)]
+        found = edges(self.state, root_oid, old_roots)
+        return [list(edge) for edge in found if edge is not None]
 
     def loglist_for_sync(self, root_oid: str, version: int) -> list[list[dict[str, Any]]]:
         """The commits that made later versions of a root, oldest first, as far as the log has them.

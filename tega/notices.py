@@ -7,8 +7,9 @@ the part that the subscription covers. `addressed` finds that for all subscripti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -25,6 +26,9 @@ from tega.topics import Topic, Topics, below
 
 #: A removed subtree whose record does not hold it is written piece by piece.
 _INSTANCE: Final = b',"instance":'
+
+#: Steps in which it may be found out at once what a notice says.
+_AT_ONCE: Final = 32
 
 
 class Piece(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -46,16 +50,19 @@ class Piece(msgspec.Struct, frozen=True, gc=False, eq=False):
     replaced: MaybeContent = ABSENT
     place: Place | None = None
 
-    def seen_by(self, rights: Rights) -> Piece | None:
-        """The change as somebody sees it who may read only some of it; None: not at all."""
+    def seen_by(self, rights: Rights) -> Generator[bytes, None, Piece | None]:
+        """The change as somebody sees it who may read only some of it; None: not at all.
+
+        After some empty pieces: what is hidden may be large.
+        """
         place = rights.at(self.path)
         if place.everywhere(READ):
             return self
         if self.ope == "ROLLBACK":
             return self if place.somewhere(READ) else None
-        if readable.shows(self.content, place):
+        if (yield from readable.look(self.content, place)):
             return msgspec.structs.replace(self, record=b"", place=place)
-        if self.ope == "PUT" and readable.shows(self.replaced, place):
+        if self.ope == "PUT" and (yield from readable.look(self.replaced, place)):
             return msgspec.structs.replace(
                 self, ope="DELETE", content=self.replaced, record=b"", place=place
             )
@@ -96,6 +103,10 @@ class Piece(msgspec.Struct, frozen=True, gc=False, eq=False):
         return data
 
 
+#: What a notice says, after some empty pieces.
+_Finding: TypeAlias = Generator[bytes, None, tuple[Piece, ...]]
+
+
 class Notice:
     """What subscribers get of one commit: its changes in order, as they see them.
 
@@ -121,11 +132,9 @@ class Notice:
             return self._seen[rights]
         except KeyError:
             pass
-        seen = tuple([cut for one in self.pieces if (cut := one.seen_by(rights)) is not None])
-        notice: Notice | None = None
-        if seen:
-            whole = all(cut is one for cut, one in zip(seen, self.pieces, strict=False))
-            notice = self if whole and len(seen) == len(self.pieces) else Notice(self.seq, seen)
+        notice = _noticed(self.seq, _seen_by(rights, self.pieces))
+        if notice is not None and notice.pieces == self.pieces:
+            notice = self
         self._seen[rights] = notice
         return notice
 
@@ -144,8 +153,87 @@ class Notice:
         return [piece.as_data(self.seq) for piece in self.pieces]
 
 
-def addressed(topics: Topics, commit: Commit) -> Iterator[tuple[Notice, list[Any]]]:
-    """Who gets what of a commit: each notice with all that get just this one."""
+class LateNotice(Notice):
+    """A notice of which it takes a while to find out what it says: that is done while it is sent.
+
+    It may come to nothing then: its text is empty.
+
+    :param finding: comes to the pieces, after some empty ones
+    """
+
+    __slots__ = ("_finding", "_is_found")
+
+    def __init__(self, seq: int, finding: _Finding) -> None:
+        super().__init__(seq, ())
+        self._finding = finding
+        self._is_found = False
+
+    def _find(self) -> Iterator[bytes]:
+        # All who are told find it out together.
+        while not self._is_found:
+            try:
+                yield next(self._finding)
+            except StopIteration as end:
+                self._is_found, self.pieces = True, end.value
+
+    def chunks(self) -> Iterator[bytes]:
+        yield from self._find()
+        if self.pieces:
+            yield from super().chunks()
+
+    def as_data(self) -> list[dict[str, Any]]:
+        deque(self._find(), 0)
+        return super().as_data()
+
+
+def _noticed(seq: int, finding: _Finding) -> Notice | None:
+    """A notice of what is found, a late one where that takes a while; None where it is nothing."""
+    for _ in range(_AT_ONCE):
+        try:
+            next(finding)
+        except StopIteration as end:
+            return Notice(seq, end.value) if end.value else None
+    return LateNotice(seq, finding)
+
+
+def noticed(topics: Topics, commit: Commit, rights: Rights | None) -> Notice | None:
+    """What somebody gets of a commit; None: nothing.
+
+    :param topics: all that one's subscriptions, and nobody else's
+    :param rights: None: may read everything
+    """
+    return _noticed(commit.seq, _noted(topics, commit, rights))
+
+
+def _noted(topics: Topics, commit: Commit, rights: Rights | None) -> _Finding:
+    pieces: tuple[Piece, ...] = ()
+    for found in addressed(topics, commit):
+        if found is None:
+            yield b""
+        else:
+            pieces = found[0].pieces
+    if rights is None:
+        return pieces
+    return (yield from _seen_by(rights, pieces))
+
+
+def _seen_by(rights: Rights, pieces: Iterable[Piece]) -> _Finding:
+    """What somebody sees of some changes."""
+    seen = []
+    for number, one in enumerate(pieces, 1):
+        if number % _AT_ONCE == 0:
+            yield b""
+        cut = yield from one.seen_by(rights)
+        if cut is not None:
+            seen.append(cut)
+    return tuple(seen)
+
+
+def addressed(topics: Topics, commit: Commit) -> Iterator[tuple[Notice, list[Any]] | None]:
+    """Who gets what of a commit: each notice with all that get just this one.
+
+    None in between is a place to pause; subscriptions may come and go meanwhile.
+    """
     if commit.rolled_back is not None:
         yield from _rolled_back(topics, commit)
         return
@@ -160,13 +248,19 @@ def addressed(topics: Topics, commit: Commit) -> Iterator[tuple[Notice, list[Any
             return
     gathered: dict[Any, dict[Any, Piece]] = {}
     for number, change in enumerate(commit.changes):
-        for key, piece, topic in _touched(topics, number, change):
+        for touched in _touched(topics, number, change):
+            if touched is None:
+                yield None
+                continue
+            key, piece, topic = touched
             for who in _listening((topic,), commit.seq):
                 gathered.setdefault(who, {}).setdefault(key, piece)
     together: dict[tuple[Any, ...], list[Any]] = {}
     for who, pieces in gathered.items():
+        yield None
         together.setdefault(tuple(pieces), []).append(who)
     for recipients in together.values():
+        yield None
         yield Notice(commit.seq, tuple(gathered[recipients[0]].values())), recipients
 
 
@@ -179,8 +273,9 @@ def _listening(topics: Iterable[Topic], seq: int) -> Iterator[Any]:
 
 def _touched(
     topics: Topics, number: int, change: Change
-) -> Iterator[tuple[Any, Piece, Topic]]:
+) -> Iterator[tuple[Any, Piece, Topic] | None]:
     """The topics that a change touches, each with what it gets, and a key by which to know that."""
+    yield None
     covering, there = topics.covering(change.path)
     if covering:
         piece = whole(change)
@@ -188,7 +283,11 @@ def _touched(
             yield number, piece, topic
     new = change.content if change.ope == "PUT" else ABSENT
     for topic in there:
-        for below_it, path, content, gone in below(topic, change.path, new, change.replaced):
+        for found in below(topic, change.path, new, change.replaced):
+            if found is None:
+                yield None
+                continue
+            below_it, path, content, gone = found
             ope = "PUT" if content is not ABSENT else "DELETE"
             part = content if content is not ABSENT else gone
             cut = Piece(ope, path, change.tega_id, part, change.version, replaced=gone)
@@ -212,13 +311,16 @@ def whole(change: Change) -> Piece:
     )
 
 
-def _rolled_back(topics: Topics, commit: Commit) -> Iterator[tuple[Notice, list[Any]]]:
+def _rolled_back(topics: Topics, commit: Commit) -> Iterator[tuple[Notice, list[Any]] | None]:
     assert commit.rolled_back is not None
     name, back = commit.rolled_back
     found: dict[Any, None] = {}
     for number, change in enumerate(commit.changes):
-        for _, _, topic in _touched(topics, number, change):
-            found.update(dict.fromkeys(_listening((topic,), commit.seq)))
+        for touched in _touched(topics, number, change):
+            if touched is None:
+                yield None
+            else:
+                found.update(dict.fromkeys(_listening((touched[2],), commit.seq)))
     if found:
         version = dict(commit.versions)[name]
         piece = Piece("ROLLBACK", (name,), commit.tega_id, ABSENT, version, backto=-back)
@@ -242,7 +344,7 @@ def standing(
             yield b""
             continue
         if rights is not None:
-            cut = piece.seen_by(rights)
+            cut = yield from piece.seen_by(rights)
             if cut is None:
                 if regex or not rights.at(piece.path).somewhere(READ):
                     continue

@@ -11,10 +11,9 @@ import resource
 import signal
 import ssl
 import sys
-import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path as FilePath
 from random import Random
 from typing import TextIO
@@ -49,17 +48,20 @@ from tega.protocol import SessionAck
 from tega.settings import Settings, load
 from tega.tls import Certificates, names_of
 from tega.web.app import App
+from tega.web.bodies import Bodies
 from tega.web.calls import Calls
 from tega.web.committer import Committer
 from tega.web.context import Context
 from tega.web.door import Door
-from tega.web.http import Later, Service
+from tega.web.http import Service
+from tega.web.later import Later
 from tega.web.limits import Limits
 from tega.web.pulse import Pulse
 from tega.web.refusals import Refusals
 from tega.web.sessions import Sessions
 from tega.web.traffic import Traffic
 from tega.web.transactions import Transactions
+from tega.web.turns import in_turns, on_loop
 from tega.web.websocket import WebSockets
 
 log = logging.getLogger(__name__)
@@ -208,7 +210,8 @@ class Server:
         settings, database = self._settings, self.database
         sockets = bind_sockets(settings.port, settings.address, backlog=1024)
         self.addresses = [made.getsockname()[:2] for made in sockets]
-        database.hub.run = _on_loop(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        database.hub.run, database.hub.go_on = on_loop(loop), in_turns(loop)
         limits = Limits(
             settings.max_sessions,
             settings.max_requests,
@@ -234,6 +237,7 @@ class Server:
             peers,
             limits,
             Refusals(database.meters),
+            Bodies(),
             dialer,
         )
         self._context = context
@@ -251,7 +255,7 @@ class Server:
             settings.max_body,
             settings.max_url,
             websockets.accept,
-            door.admit,
+            door,
             Traffic(database.meters, context.refusals),
         )
         self._keeper.changed = lambda: sessions.judge_again(self._keeper.again)
@@ -360,6 +364,7 @@ class Server:
         self._context.peers.close()
         await self._http.close_all_connections()
         self._context.calls.close()
+        self._context.bodies.close()
         self._context.committer.close()
         self._context.refusals.close()
         self.database.close()
@@ -373,19 +378,6 @@ def _for_global_server(settings: Settings) -> Credentials:
     file = settings.gtoken_file
     tls = Tls(settings.gca, settings.gcert, settings.gkey) if settings.gtls else None
     return Credentials.of(None if file is None else read_token(file), tls)
-
-
-def _on_loop(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], None]:
-    """Runs something on a loop: at once where that is the caller's own, else as soon as it can."""
-    thread = threading.get_ident()
-
-    def run(work: Callable[[], None]) -> None:
-        if threading.get_ident() == thread:
-            work()
-        else:
-            loop.call_soon_threadsafe(work)
-
-    return run
 
 
 def _names_of(connection: HTTP1Connection) -> list[str]:

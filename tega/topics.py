@@ -13,10 +13,12 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Final
 
 from tega.errors import Malformed
 from tega.paths import Path
+from tega.store.children import in_order
 from tega.store.match import compile_level
 from tega.store.node import ABSENT, Content, MaybeContent, Node
 
@@ -143,8 +145,10 @@ class Topics:
 
 def below(
     topic: Topic, path: Path, new: MaybeContent, old: MaybeContent
-) -> Iterator[tuple[Topic, Path, MaybeContent, Content]]:
+) -> Iterator[tuple[Topic, Path, MaybeContent, Content] | None]:
     """The topics below `topic` that have something in either of two trees.
+
+    None in between is a place to pause; subscriptions may come and go meanwhile.
 
     :param path: where the trees stand
     :returns: topic with entries, path, what stands there in the new tree, and in the old one
@@ -153,7 +157,11 @@ def below(
     before = old.children if type(old) is Node else {}
     if not after and not before:
         return
-    for key, child in _edges(topic, after, before):
+    for edge in _edges(topic, after, before):
+        if edge is None:
+            yield None
+            continue
+        key, child = edge
         there, gone = after.get(key, ABSENT), before.get(key, ABSENT)
         if there is ABSENT and gone is ABSENT:
             continue
@@ -162,14 +170,17 @@ def below(
         yield from below(child, (*path, key), there, gone)
 
 
-def _edges(topic: Topic, after: Any, before: Any) -> Iterator[tuple[str, Topic]]:
+def _edges(topic: Topic, after: Any, before: Any) -> Iterator[tuple[str, Topic] | None]:
     if topic.patterns is None and len(topic.literals) <= len(after) + len(before):
-        for key in sorted(topic.literals):
-            yield key, topic.literals[key]
+        for key in in_order(topic.literals):
+            child = topic.literals.get(key) if key is not None else None
+            yield (key, child) if key is not None and child is not None else None
     elif topic.patterns is not None or topic.literals:
-        for key in sorted({*after, *before}):
-            for child in topic.next(key):
-                yield key, child
+        for key in in_order(chain(after, (key for key in before if key not in after))):
+            yield None
+            if key is not None:
+                for child in topic.next(key):
+                    yield key, child
 
 
 class _Patterns:

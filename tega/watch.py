@@ -19,16 +19,14 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
-from tega import strictjson
-from tega.access.rules import SUBSCRIBE, Rights
+from tega.access.rules import SUBSCRIBE
 from tega.errors import Malformed, OverLimit
-from tega.notices import Notice, addressed
-from tega.paths import MAX_DEPTH, Path, dotted, parse, split_pattern
+from tega.notices import Notice, addressed, noticed
+from tega.paths import MAX_DEPTH, dotted, parse, split_pattern
 from tega.store.commit import Commit
 from tega.subscriber import SCOPE
 from tega.topics import Topics
+from tega.watcher import Publication, Subscription, Watcher, own_topics
 
 log = logging.getLogger(__name__)
 
@@ -43,21 +41,6 @@ _MAX_PATTERN_LEVELS: Final = 5_000
 _LEVELS_EACH: Final = 10
 
 
-class Subscription(msgspec.Struct, eq=False):
-    """What a watcher subscribes to.
-
-    :ivar text: the dotted path or pattern
-    :ivar levels: its keys, or one pattern a level
-    :ivar since: the sequence number after which it wants to hear
-    """
-
-    text: str
-    levels: Path
-    regex: bool
-    scope: SCOPE
-    since: int
-
-
 class Census(NamedTuple):
     """Who watches.
 
@@ -70,59 +53,6 @@ class Census(NamedTuple):
     subscriptions: int
     behind: int
     lag: int
-
-
-class Publication:
-    """A message on a channel, on its way to all that subscribe to it.
-
-    :ivar body: ``{"message": ...}`` as JSON
-    :ivar frame: for whoever sends it: what it has made of the text
-    """
-
-    __slots__ = ("_message", "body", "channel", "frame", "tega_id")
-
-    def __init__(self, channel: Path, tega_id: str, body: bytes) -> None:
-        self.channel = channel
-        self.tega_id = tega_id
-        self.body = body
-        self.frame: Any = None
-
-    @property
-    def message(self) -> Any:
-        """The message, a value of the caller's own."""
-        return strictjson.loads(self.body)["message"]
-
-
-class Watcher:
-    """Somebody who can subscribe: a session, a plugin, a subscriber in this process.
-
-    :ivar live: whether it is handed notices as they come
-    :ivar levels: of all that it subscribes to: of paths, and (True) of patterns
-    :ivar rights: what it may be told of; None: everything
-    """
-
-    def __init__(self, tega_id: str) -> None:
-        self.tega_id = tega_id
-        self.rights: Rights | None = None
-        self.live = True
-        self.subscriptions: dict[tuple[str, bool], Subscription] = {}
-        self.levels = {False: 0, True: 0}
-
-    @property
-    def cursor(self) -> int | None:
-        """The sequence number that it has come to, where it catches up; None where it does not."""
-        return None
-
-    def notify(self, notice: Notice) -> None:
-        """Here is what a commit means to it."""
-        raise NotImplementedError
-
-    def tell(self, publication: Publication) -> None:
-        """Here is a message on one of its channels."""
-        raise NotImplementedError
-
-    def cleared(self) -> None:
-        """The database was cleared: nothing that it has seen is there any more."""
 
 
 class Hub:
@@ -140,6 +70,8 @@ class Hub:
         #: Runs a delivery: here and now, unless a server wants it on its event loop.
         self.run: Callable[[Callable[[], None]], None] = lambda deliver: deliver()
         self._lock = threading.RLock()
+        #: Does what a delivery takes, step by step: to its end, unless a server does it in turns.
+        self.go_on: Callable[[Iterator[None]], object] = lambda steps: deque(steps, 0)
         #: Called once there are commits that `kept_after` gives, and after a reset.
         self.committed: Callable[[], None] | None = None
         #: Told of each path or pattern that begins or ceases to be subscribed to in global scope.
@@ -159,6 +91,9 @@ class Hub:
         self._kept_bytes = 0
         self._queue: deque[Commit] = deque()
         self._delivering = False
+        # Whose subscriptions have changed while it was found out who gets what of a commit.
+        self._changed: dict[Watcher, None] = {}
+        self._resets = 0
         #: Nobody can resume from here or before: what was ephemeral then has gone unrecorded.
         self._start = seq
         self._published = seq
@@ -198,6 +133,7 @@ class Hub:
             start = self._published if since is None else since
             if had is not None and since is None:
                 start = had.since
+            self._change(watcher)
             made = Subscription(key[0], levels, regex, scope, start)
             self._topics.add(levels, regex, watcher, start)
             watcher.subscriptions[key] = made
@@ -245,9 +181,15 @@ class Hub:
                 limit=most,
             )
 
+    def _change(self, watcher: Watcher) -> None:
+        """The subscriptions of a watcher change."""
+        if self._delivering:
+            self._changed[watcher] = None
+
     def begin_at(self, watcher: Watcher, subscription: Subscription, seq: int) -> None:
         """Let a subscription count from another sequence number on."""
         with self._lock:
+            self._change(watcher)
             subscription.since = seq
             self._topics.add(subscription.levels, subscription.regex, watcher, seq)
 
@@ -255,6 +197,7 @@ class Hub:
         """Let a watcher hear of a path or pattern no more; nothing where it did not."""
         levels = split_pattern(text) if regex else parse(text)
         with self._lock:
+            self._change(watcher)
             key = (text if regex else dotted(levels), regex)
             had = watcher.subscriptions.pop(key, None)
             if had is not None:
@@ -268,6 +211,7 @@ class Hub:
     def unsubscribe_all(self, watcher: Watcher) -> None:
         """Let a watcher hear of nothing more."""
         with self._lock:
+            self._change(watcher)
             for one in watcher.subscriptions.values():
                 self._topics.remove(one.levels, one.regex, watcher)
                 self._global.remove(one.levels, one.regex, watcher)
@@ -361,22 +305,54 @@ class Hub:
             if self._delivering:
                 return
             self._delivering = True
+        self.go_on(self._hand_out())
+
+    def _hand_out(self) -> Iterator[None]:
+        """Hand out what is in the queue, in steps."""
         while True:
             with self._lock:
                 if not self._queue:
                     self._delivering = False
                     return
                 commit = self._queue.popleft()
+                self._changed.clear()
+                resets = self._resets
+                finding = addressed(self._topics, commit)
+            found: list[tuple[Notice, list[Any]]] = []
+            while not self._find(finding, found):
+                yield
+            with self._lock:
+                if resets != self._resets or commit.seq <= self._delivered:
+                    # Cleared meanwhile, or all watchers gone.
+                    continue
                 self._delivered = commit.seq
-                found = list(addressed(self._topics, commit)) if self._watchers else []
+                changed = self._changed.copy()
             for notice, watchers in found:
                 for watcher in watchers:
-                    if watcher.live and watcher.tega_id != commit.tega_id:
-                        seen = notice.seen_by(watcher.rights)
-                        if seen is not None:
-                            self._notify(watcher, seen)
+                    if watcher not in changed and watcher.hears(commit):
+                        self._notify(watcher, notice.seen_by(watcher.rights))
+            for watcher in changed:
+                if watcher.hears(commit):
+                    self._notify(watcher, noticed(own_topics(watcher), commit, watcher.rights))
 
-    def _notify(self, watcher: Watcher, notice: Notice) -> None:
+    def _find(
+        self, finding: Iterator[tuple[Notice, list[Any]] | None],
+        found: list[tuple[Notice, list[Any]]],
+    ) -> bool:
+        """Find a little more of who gets what.
+
+        :returns: whether that is all
+        """
+        with self._lock:
+            for one in finding:
+                if one is None:
+                    return False
+                found.append(one)
+        return True
+
+    def _notify(self, watcher: Watcher, notice: Notice | None) -> None:
+        if notice is None:
+            return
         try:
             watcher.notify(notice)
         except Exception:
@@ -409,9 +385,7 @@ class Hub:
 
         :returns: sequence number by sequence number the notice, where there is one for it
         """
-        own = Topics()
-        for one in watcher.subscriptions.values():
-            own.add(one.levels, one.regex, watcher, one.since)
+        own = own_topics(watcher)
         while after < self._delivered:
             with self._lock:
                 first = self._kept[0].seq if self._kept else self._published + 1
@@ -420,9 +394,8 @@ class Hub:
             for commit in batch:
                 if commit.seq > self._delivered:
                     return
-                found = [notice for notice, _ in addressed(own, commit)]
-                mine = found[0] if found and commit.tega_id != watcher.tega_id else None
-                yield commit.seq, None if mine is None else mine.seen_by(watcher.rights)
+                hears = commit.tega_id != watcher.tega_id
+                yield commit.seq, noticed(own, commit, watcher.rights) if hears else None
                 after = commit.seq
             if not batch:
                 return
@@ -437,6 +410,7 @@ class Hub:
             self._kept.clear()
             self._sizes.clear()
             self._kept_bytes = self._start = self._published = self._delivered = 0
+            self._resets += 1
             watchers = list(self._watchers)
             for watcher in watchers:
                 for one in watcher.subscriptions.values():

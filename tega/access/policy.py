@@ -198,6 +198,12 @@ class Policy:
         there = self._identities.keys() | roles | {ANYBODY, KNOWN}
         lists = [("manage", given.manage), ("monitor", given.monitor), ("peer", given.peer)]
         lists += [(f"rule {n}", _names(one)) for n, one in enumerate(given.rules, 1)]
+        for number, one in enumerate(given.rules, 1):
+            if not one.who:
+                raise Malformed(
+                    f"{where}: rule {number}: who: nobody is named, so it would count for nobody: "
+                    f"name identities or roles, {KNOWN!r} or {ANYBODY!r}"
+                )
         for what, names in lists:
             for name in names:
                 if name not in there:

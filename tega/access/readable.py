@@ -6,24 +6,39 @@ for as a whole is written as if there were no rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, Final, TypeAlias
 
 from tega.access.rules import READ, Place
 from tega.store import encode
+from tega.store.children import in_order
 from tega.store.node import Content, MaybeContent, Node, base_of, is_ephemeral, version_of
+from tega.strictjson import dumps
+
+#: Whether something is so, after some empty pieces.
+Looking: TypeAlias = Generator[bytes, None, bool]
+
+#: Children that are looked at in one piece.
+_PIECE: Final = 100
 
 
-def shows(content: MaybeContent, place: Place) -> bool:
+def look(content: MaybeContent, place: Place) -> Looking:
     """Whether anything in a tree may be read."""
     if place.may(READ):
         return True
     if type(content) is not Node or not place.somewhere(READ):
         return False
     children = content.children
-    listed = place.listed
-    if listed is not None and not place.child_of_no_name().may(READ):
-        return any(key in children and shows(children[key], place.child(key)) for key in listed)
-    return any(shows(child, place.child(key)) for key, child in children.items())
+    keys: Iterable[str] = children
+    if place.listed is not None and not place.child_of_no_name().may(READ):
+        keys = [key for key in place.listed if key in children]
+    for number, key in enumerate(keys):
+        if number % _PIECE == 0:
+            yield b""
+        child, below = children[key], place.child(key)
+        if below.may(READ) or (type(child) is Node and (yield from look(child, below))):
+            return True
+    return False
 
 
 def plain(content: Content, place: Place) -> Iterator[bytes]:
@@ -31,10 +46,7 @@ def plain(content: Content, place: Place) -> Iterator[bytes]:
     if place.same_below or type(content) is not Node:
         yield from encode.plain(content)
         return
-    children = content.children
-    yield from encode.members(
-        children, {}, _shown(content, place), lambda key, child: plain(child, place.child(key))
-    )
+    yield from _object(content, {}, place, lambda key, child, below: plain(child, below))
 
 
 def internal(
@@ -53,12 +65,28 @@ def internal(
     ephemeral = ephemeral or is_ephemeral(content)
     base = base_of(content, version)
     attributes = {"_ephemeral": ephemeral, "_oid": oid, "_parent": parent, "_version": version}
-    yield from encode.members(
-        content.children, attributes, _shown(content, place), lambda key, child: (
-            internal(child, base, key, oid, place.child(key), ephemeral)
-        ),
-    )
+    yield from _object(content, attributes, place, lambda key, child, below: (
+        internal(child, base, key, oid, below, ephemeral)
+    ))
 
 
-def _shown(node: Node, place: Place) -> Iterator[str]:
-    return (key for key, child in node.children.items() if shows(child, place.child(key)))
+def _object(
+    node: Node,
+    attributes: dict[str, Any],
+    place: Place,
+    each: Callable[[str, Content, Place], Iterator[bytes]],
+) -> Iterator[bytes]:
+    """One JSON object: the attributes, then what may be read of the children in order of key."""
+    opening = b"{" + dumps(attributes)[1:-1]
+    for key in in_order(node.children):
+        if key is None:
+            yield b""
+            continue
+        child, below = node.children[key], place.child(key)
+        if not (below.may(READ) or (yield from look(child, below))):
+            yield b""
+            continue
+        yield encode.joint(opening) + dumps(key) + b":"
+        opening = b""
+        yield from each(key, child, below)
+    yield opening + b"}"

@@ -13,7 +13,7 @@ from tega.peering.replica import Submit
 from tega.store.commit import Follow
 from tega.store.history import Lead
 from tega.web.committer import resolve
-from tega.web.http import Later
+from tega.web.later import Later
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from tega.errors import TegaError
 from tega.paths import Path
 from tega.store.commit import Put, Rollback, Transaction
 from tega.store.node import thaw
-from tega.watch import Publication
+from tega.watcher import Publication
 
 log = logging.getLogger(__name__)
 

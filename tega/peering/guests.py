@@ -11,7 +11,7 @@ from tega.paths import dotted
 from tega.peering.link import Link
 from tega.store.commit import Change, Put, Rollback, Transaction, make_put
 from tega.store.node import thaw
-from tega.web.http import Later
+from tega.web.later import Later
 
 log = logging.getLogger(__name__)
 

@@ -32,8 +32,9 @@ from tega.protocol import (
 )
 from tega.store.commit import Rollback, Transaction
 from tega.subscriber import SCOPE
-from tega.watch import Hub, Publication, Watcher
-from tega.web.http import Later
+from tega.watch import Hub
+from tega.watcher import Publication, Watcher
+from tega.web.later import Later
 
 log = logging.getLogger(__name__)
 

@@ -27,9 +27,10 @@ from tega.peering.writes import Writes, as_json
 from tega.protocol import Subscribe, Unsubscribe
 from tega.store.commit import Hide, Request, Rollback, Transaction
 from tega.subscriber import SCOPE
-from tega.watch import Hub, Publication
+from tega.watch import Hub
+from tega.watcher import Publication
 from tega.web.committer import resolve
-from tega.web.http import Later
+from tega.web.later import Later
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from tega.peering import codec
 from tega.store.commit import Adoption, Change, Hide, Overlay, Request
 from tega.store.history import Lead, Root
 from tega.store.node import ABSENT
-from tega.web.http import Later
+from tega.web.later import Later
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from tega.paths import Path, dotted, wire
 from tega.peering.link import Link
 from tega.store.history import State
 from tega.store.node import Leaf, lookup, walk
-from tega.web.http import Later
+from tega.web.later import Later
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from tega.peering import codec
 from tega.peering.link import Link
 from tega.store.commit import Rollback, Transaction
 from tega.store.history import Result
-from tega.web.http import Later
+from tega.web.later import Later
 
 #: Gives the link that feeds a root; None where nobody does at present.
 Upstream: TypeAlias = Callable[[str], Link | None]

@@ -7,7 +7,9 @@ Nobody may change such a dict in place: other versions of the container hold the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import heapq
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 import immutables
@@ -19,6 +21,9 @@ Children: TypeAlias = dict[str, Any] | immutables.Map[str, Any]
 SMALL: Final = 32
 
 NONE: Final[Children] = {}
+
+#: Keys that are sorted at once.
+_RUN: Final = 2_000
 
 
 def children_of(given: dict[str, Any]) -> Children:
@@ -62,3 +67,14 @@ def changed_children(
         del mutation[key]
     mutation.update(put)
     return mutation.finish()
+
+
+def in_order(keys: Iterable[str]) -> Iterator[str | None]:
+    """Keys in order; None in between where sorting took a while."""
+    source = iter(keys)
+    runs: list[list[str]] = []
+    while run := sorted(islice(source, _RUN)):
+        if runs:
+            yield None
+        runs.append(run)
+    yield from runs[0] if len(runs) == 1 else heapq.merge(*runs)

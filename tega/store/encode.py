@@ -7,13 +7,11 @@ be empty: it only says "here is a good place to pause".
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from tega.errors import Malformed
-from tega.store.children import Children, changed_children, children_of
+from tega.store.children import Children, changed_children, children_of, in_order
 from tega.store.node import (
     ABSENT,
     UNSET,
@@ -119,19 +117,6 @@ def packed_since(old: MaybeContent, new: Content) -> Iterator[bytes]:
     ))
 
 
-def members(
-    children: Children,
-    attributes: dict[str, Any],
-    keys: Iterable[str],
-    each: Callable[[str, Content], Iterator[bytes]],
-) -> Iterator[bytes]:
-    """One JSON object: the attributes, then some of the children in order of key.
-
-    :param each: gives the text of a child
-    """
-    return _object(children, attributes, None, None, each, keys)
-
-
 def _marks(node: Node) -> dict[str, Any]:
     marks: dict[str, Any] = {}
     if node.base != UNSET:
@@ -172,18 +157,15 @@ def _object(
     leaf: Callable[[Content], Any] | None,
     container: Callable[[Content], Iterator[bytes]] | None,
     each: Callable[[str, Content], Iterator[bytes]] | None = None,
-    keys: Iterable[str] | None = None,
 ) -> Iterator[bytes]:
     """One JSON object: the attributes, then the children in order of key.
 
     Leaves go through `leaf`, many at a time, and containers through `container`; or every child
     goes through `each`.
-
-    :param keys: of the children that are to be there; None: of all
     """
     opening = b"{" + dumps(attributes)[1:-1]
     batch: dict[str, Any] = {}
-    for key in _sorted(children if keys is None else keys):
+    for key in in_order(children):
         if key is None:
             yield b""
             continue
@@ -191,37 +173,26 @@ def _object(
         if leaf is not None and type(child) is not Node:
             batch[key] = leaf(child)
             if len(batch) >= PIECE:
-                yield _joint(opening) + dumps(batch)[1:-1]
+                yield joint(opening) + dumps(batch)[1:-1]
                 opening, batch = b"", {}
             continue
         if batch:
-            yield _joint(opening) + dumps(batch)[1:-1]
+            yield joint(opening) + dumps(batch)[1:-1]
             opening, batch = b"", {}
-        yield _joint(opening) + dumps(key) + b":"
+        yield joint(opening) + dumps(key) + b":"
         opening = b""
         if each is not None:
             yield from each(key, child)
         elif container is not None:
             yield from container(child)
     if batch:
-        yield _joint(opening) + dumps(batch)[1:-1]
+        yield joint(opening) + dumps(batch)[1:-1]
         opening = b""
     yield opening + b"}"
 
 
-def _joint(opening: bytes) -> bytes:
+def joint(opening: bytes) -> bytes:
     """What stands before the next member: the opening if nothing was written yet, or a comma."""
     if not opening:
         return b","
     return opening if opening == b"{" else opening + b","
-
-
-def _sorted(keys: Iterable[str]) -> Iterator[str | None]:
-    """Keys in order; None in between where sorting took a while."""
-    source = iter(keys)
-    runs: list[list[str]] = []
-    while run := sorted(islice(source, 10 * PIECE)):
-        if runs:
-            yield None
-        runs.append(run)
-    yield from runs[0] if len(runs) == 1 else heapq.merge(*runs)

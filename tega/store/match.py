@@ -13,6 +13,7 @@ import re2
 
 from tega.errors import Malformed
 from tega.paths import Path, split_pattern
+from tega.store.children import in_order
 from tega.store.history import State
 from tega.store.node import Content, Node, base_of, is_ephemeral, version_of
 
@@ -98,6 +99,7 @@ def _below(
     if not pattern:
         yield Match(path, groups, content, version, ephemeral)
     elif type(content) is Node:
+        yield None
         base = base_of(content, version)
         for key, captured in _matching(content.children, pattern[0], groups):
             if key is None:
@@ -108,12 +110,13 @@ def _below(
 
 
 def _matching(keys: Any, matcher: Any, groups: list[Any]) -> Iterator[tuple[str | None, list[Any]]]:
-    found = []
+    found = {}
     for count, key in enumerate(keys, 1):
         match = matcher.match(key)
         if match is not None:
             captured = list(match.groups())
-            found.append((key, [*groups, captured] if captured else groups))
+            found[key] = [*groups, captured] if captured else groups
         if count % _PAUSE == 0:
             yield None, groups
-    yield from sorted(found, key=lambda pair: pair[0])
+    for matching in in_order(found):
+        yield matching, groups if matching is None else found[matching]

@@ -12,7 +12,9 @@ from tega.web import documents, management
 from tega.web import metrics as prometheus
 from tega.web.commands import Command, Needs
 from tega.web.context import Context, client_id
-from tega.web.http import Answer, Call, Response, error_response
+from tega.web.door import check_page
+from tega.web.http import Call, Response, error_response
+from tega.web.later import Answer
 from tega.web.openapi import describe
 
 _GET: Final = ("GET",)
@@ -89,6 +91,8 @@ class App:
             found = _command(call)
             if call.method not in found.methods:
                 return _not_allowed(call, found.methods)
+            if call.method == "GET" and "POST" in found.methods:
+                check_page(call.headers)
         call.allow(*found.params, "tega_id")
         if call.optional("tega_id") is not None:
             client_id(call)

@@ -9,7 +9,7 @@ from tega import strictjson
 from tega.errors import CallTimeout, Malformed, OwnerGone
 from tega.protocol import Request, Response
 from tega.web import calls
-from tega.web.http import Later
+from tega.web.later import Later
 
 
 class Asked:

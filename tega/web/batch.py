@@ -180,7 +180,7 @@ def _result(state: State, one: Read, who: Who) -> Iterator[bytes]:
         yield b"}"
         return
     try:
-        seen = sight.find(state, who, one.path, one.version)
+        seen = yield from sight.find(state, who, one.path, one.version)
     except (NotFound, Forbidden, Unauthorized) as error:
         yield strictjson.dumps(error.body())
         return

@@ -27,7 +27,7 @@ from tega.errors import (
 from tega.leaf import Func, plain
 from tega.paths import Path, dotted, parse, wire
 from tega.rpc import Arguments, Functions
-from tega.web.http import Later
+from tega.web.later import Later
 from tega.web.sessions import Sessions
 
 log = logging.getLogger(__name__)

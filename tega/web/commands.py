@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from tega.web.context import Context
-from tega.web.http import Answer, Call
+from tega.web.http import Call
+from tega.web.later import Answer
 
 Endpoint: TypeAlias = Callable[[Context, Call], Answer]
 

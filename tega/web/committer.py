@@ -12,7 +12,7 @@ from tega.database import Database, Pending
 from tega.errors import ReadOnly, TegaError
 from tega.store.commit import Request, Rollback, Transaction
 from tega.store.history import Result, State
-from tega.web.http import Later
+from tega.web.later import Later
 
 log = logging.getLogger(__name__)
 

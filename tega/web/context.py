@@ -9,9 +9,11 @@ from tega.paths import check_tega_id, check_txid
 from tega.peering.dialer import Dialer
 from tega.peering.peers import Peers
 from tega.plugins import Plugins
+from tega.web.bodies import Bodies
 from tega.web.calls import Calls
 from tega.web.committer import Committer
-from tega.web.http import Call, Later
+from tega.web.http import Call
+from tega.web.later import Later
 from tega.web.limits import Limits
 from tega.web.refusals import Refusals
 from tega.web.sessions import Sessions
@@ -34,6 +36,7 @@ class Context(msgspec.Struct, frozen=True, eq=False):
     peers: Peers
     limits: Limits
     refusals: Refusals
+    bodies: Bodies
     dialer: Dialer | None = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 
 from tega import strictjson
 from tega.errors import Malformed
@@ -12,7 +12,9 @@ from tega.store.commit import Operation, Transaction, make_delete, make_put
 from tega.store.history import State
 from tega.web import sight
 from tega.web.context import Context, client_id, client_key
-from tega.web.http import Answer, Call, Response
+from tega.web.http import Call, Response
+from tega.web.later import Answer
+from tega.web.turns import Work
 
 
 def get(context: Context, call: Call) -> Answer:
@@ -42,9 +44,9 @@ async def _get_consistent(
     return _get(context, call, version, internal)
 
 
-def _get(context: Context, call: Call, version: int | None, internal: bool) -> Answer:
+def _get(context: Context, call: Call, version: int | None, internal: bool) -> Work[Response]:
     state = context.database.state
-    stale = [name for name in context.peers.stale if sight.knows(state, call.who, name)]
+    stale = yield from sight.known(state, call.who, tuple(context.peers.stale))
     if call.flag("regex_flag"):
         return _get_matching(state, call, version, internal, _staleness(stale))
     path = from_url(call.path)
@@ -53,7 +55,7 @@ def _get(context: Context, call: Call, version: int | None, internal: bool) -> A
             raise Malformed("version: every root counts its own; ask for one root's")
         headers = {"Etag": f'"{state.seq}"', **_staleness(stale)}
         return Response(sight.all_roots(state, call.who, internal), headers=headers)
-    seen = sight.find(state, call.who, path, version)
+    seen = yield from sight.find(state, call.who, path, version)
     headers = {"Etag": f'"{seen.version}"', **_staleness(path[:1] if path[0] in stale else ())}
     return Response(seen.body(internal), headers=headers)
 
@@ -71,12 +73,23 @@ def put(context: Context, call: Call) -> Answer:
         raise Malformed("no body: send the value as JSON (null is a value too)")
     path = _document_path(call)
     call.who.check_write(path)
-    value = strictjson.loads(call.body)
-    call.who.check_functions(call.body, (value,))
-    operation = make_put(
-        path, value, call.integer("version"), tega_id, context.database.max_depth, ephemeral
-    )
-    return _change(context, call, operation, tega_id)
+    version = call.integer("version")
+
+    def read() -> Operation:
+        value = strictjson.loads(call.body)
+        call.who.check_functions(call.body, (value,))
+        return make_put(path, value, version, tega_id, context.database.max_depth, ephemeral)
+
+    reading = context.bodies.later(call.body, read)
+    if reading is None:
+        return _change(context, call, read(), tega_id)
+    return _change_later(context, call, reading, tega_id)
+
+
+async def _change_later(
+    context: Context, call: Call, reading: Awaitable[Operation], tega_id: str
+) -> Answer:
+    return _change(context, call, await reading, tega_id)
 
 
 def delete(context: Context, call: Call) -> Answer:

@@ -7,6 +7,7 @@ import math
 import socket
 import time
 from collections.abc import Callable, Collection
+from typing import Final
 from urllib.parse import urlsplit
 
 from tornado.http1connection import HTTP1Connection
@@ -17,12 +18,47 @@ from tega.access.rates import Rates
 from tega.access.who import Who
 from tega.errors import Forbidden, Malformed, OverLimit
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+
+#: Caches must not give the answer to one page to another one.
+_VARIES: Final = {"Vary": "Origin"}
+
+#: What a browser may send for a page that is let in, and for how many seconds it need not ask.
+_PREFLIGHT: Final = {
+    "Access-Control-Allow-Methods": "DELETE, GET, POST, PUT",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key",
+    "Access-Control-Max-Age": "600",
+}
 
 
 def address_of(connection: HTTP1Connection) -> str:
     """The address of the client at the other end."""
     return str(getattr(connection.context, "remote_ip", ""))
+
+
+def _is_of(url: str, host: str) -> bool:
+    try:
+        netloc = urlsplit(url).netloc.lower()
+    except ValueError:
+        return False
+    return bool(netloc) and netloc == host.lower()
+
+
+def check_page(headers: HTTPHeaders) -> None:
+    """Refuse what a page of elsewhere makes a browser get without a word: a picture, a link.
+
+    Whoever uses ``fetch`` is known by its origin, and was let in.
+
+    :raises Forbidden: where it is that
+    """
+    if "Origin" in headers:
+        return
+    # Over plain HTTP from another machine, browsers say no more than the page's address.
+    site, referer = headers.get("Sec-Fetch-Site"), headers.get("Referer")
+    if site not in (None, "same-origin", "none") or (
+        site is None and referer is not None and not _is_of(referer, headers.get("Host", ""))
+    ):
+        raise Forbidden("a page of elsewhere may not do this by a GET: use POST")
 
 
 class Door:
@@ -88,21 +124,45 @@ class Door:
                 seconds=late,
             )
 
-    def _check_origin(self, origin: str, host: str) -> None:
+    def cors(self, headers: HTTPHeaders) -> dict[str, str]:
+        """The headers that tell a browser whether the page that asks may have the answer."""
+        if not self._lets_in(headers["Origin"], headers.get("Host", "")):
+            return _VARIES
+        return {
+            **_VARIES,
+            "Access-Control-Allow-Origin": headers["Origin"],
+            "Access-Control-Expose-Headers": "ETag, Tega-Stale",
+        }
+
+    def preflight(self, headers: HTTPHeaders) -> dict[str, str]:
+        """The headers that answer a browser which asks what it may send for a page.
+
+        It shows no credential with that: whatever it sends then is judged by itself.
+
+        :raises Forbidden: where the page is of elsewhere
+        """
+        host = headers.get("Host", "")
+        self._check_origin(headers.get("Origin", ""), host)
+        if self._loopback and not self._keeper.on:
+            self._check_host(host)
+        return _PREFLIGHT
+
+    def _lets_in(self, origin: str, host: str) -> bool:
         if origin in self._origins or "*" in self._origins:
-            return
+            return True
         try:
-            parts = urlsplit(origin)
-            if parts.netloc and parts.netloc.lower() == host.lower():
-                return
-            if self._loopback and parts.hostname in _LOOPBACK:
-                return
+            return _is_of(origin, host) or (
+                self._loopback and urlsplit(origin).hostname in _LOOPBACK
+            )
         except ValueError:
-            pass
-        raise Forbidden(
-            f"a page of {origin[:128]} may not use this server: if it shall, start it with "
-            "--allow-origin"
-        )
+            return False
+
+    def _check_origin(self, origin: str, host: str) -> None:
+        if not self._lets_in(origin, host):
+            raise Forbidden(
+                f"a page of {origin[:128]} may not use this server: if it shall, start it with "
+                "--allow-origin"
+            )
 
     def _check_host(self, host: str) -> None:
         try:

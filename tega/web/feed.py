@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from tega.paths import wire
 from tega.protocol import Since
 from tega.protocol.frames import frame
 from tega.subscriber import SCOPE
-from tega.watch import Publication, Subscription, Watcher
+from tega.watcher import Publication, Subscription, Watcher
 from tega.web.limits import Limits
 from tega.web.outbox import FRAGMENT, Outbox
 
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 #: Most bytes of a notice that is kept for all who get it.
 _KEPT: Final = 1 << 20
+
+#: So long the text of such a notice may take to be made, seconds.
+_AT_ONCE: Final = 0.02
 
 
 class Feed(Watcher):
@@ -96,15 +100,20 @@ class Feed(Watcher):
         return self.outbox.backlog > self.limits.backlog
 
     def _send(self, notice: Notice) -> None:
-        self._meters.notices += 1
         if notice.frame is None:
             whole = _bounded(notice.chunks())
-            # One that is too long to be kept for all is made anew for each, piece by piece.
-            notice.frame = frame(b"NOTIFY\n" + whole) if whole is not None else False
+            if whole is None:
+                # Too long to be made for all: it is made anew for each, piece by piece.
+                notice.frame = False
+            else:
+                notice.frame = frame(b"NOTIFY\n" + whole) if whole else b""
         if notice.frame is False:
             self.outbox.send_pieces(_after(b"NOTIFY\n", notice.chunks()))
-        else:
+        elif notice.frame:
             self.outbox.send(notice.frame)
+        else:
+            return
+        self._meters.notices += 1
 
     def tell(self, publication: Publication) -> None:
         if self._full():
@@ -196,17 +205,24 @@ class Feed(Watcher):
 
 
 def _after(head: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    yield head
+    """The pieces with something before them, unless they come to nothing."""
+    for piece in pieces:
+        if piece:
+            yield head
+            yield piece
+            break
+        yield piece
     yield from pieces
 
 
 def _bounded(chunks: Iterator[bytes]) -> bytes | None:
-    """All of them, unless that is too much."""
+    """All of them, unless that is too much, or takes too long."""
+    until = time.monotonic() + _AT_ONCE
     size = 0
     found = []
     for chunk in chunks:
         size += len(chunk)
-        if size > _KEPT:
+        if size > _KEPT or time.monotonic() > until:
             return None
         found.append(chunk)
     return b"".join(found)

@@ -4,8 +4,8 @@ This stands directly on Tornado's HTTP/1 connection. Its `RequestHandler` makes 
 that a JSON interface has no use for, and that would cost as much as all of tega's own work.
 
 A handler takes a `Call`. It returns a value, which becomes the JSON body; a `Response`, where the
-answer has more to it; or either of these `Later`, or as a coroutine. Any `TegaError` becomes the
-answer that the table in `tega.errors` gives it.
+answer has more to it; or either of these `Later`, as a coroutine, or as `Work` that is done in
+turns. Any `TegaError` becomes the answer that the table in `tega.errors` gives it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from email.utils import formatdate
 from http.client import responses
+from types import GeneratorType
 from typing import Any, Final, TypeAlias, cast
 from urllib.parse import parse_qsl
 
@@ -28,21 +29,21 @@ from tornado.iostream import StreamClosedError
 from tega import strictjson
 from tega.access.who import UNLIMITED, Who
 from tega.errors import Internal, Malformed, TegaError, TooLarge, Unauthorized, UrlTooLong
+from tega.web.door import Door
+from tega.web.later import Answer, Later
 from tega.web.traffic import Traffic
+from tega.web.turns import Turns, Work
 
 log = logging.getLogger(__name__)
-
-#: One turn of the event loop may encode for so long, seconds.
-TURN: Final = 0.005
-
-#: Bytes that are gathered before they are handed to the network.
-_CHUNK: Final = 1 << 16
 
 #: A body up to so many times the limit is read to its end, so that the client sees the refusal.
 _DRAIN: Final = 16
 
 #: Most digits of a number of bytes.
 _DIGITS: Final = 18
+
+#: With this a browser asks what it may send.
+_PREFLIGHT: Final = "Access-Control-Request-Method"
 
 #: Where a request goes on as a WebSocket.
 _WEBSOCKET: Final = "/_pubsub"
@@ -62,56 +63,6 @@ class Response(msgspec.Struct, frozen=True):
     refusal: TegaError | None = None
 
 
-class Later:
-    """An answer that is still to come.
-
-    Where a future would wait for another turn of the event loop, this calls back at once.
-
-    :ivar error: what `result` raises, once it is known that it does
-    """
-
-    __slots__ = ("_callbacks", "_value", "done", "error")
-
-    def __init__(self) -> None:
-        self.done = False
-        self._value: Answer = None
-        self.error: Exception | None = None
-        self._callbacks: list[Callable[[Later], None]] = []
-
-    def resolve(self, value: Answer = None, error: Exception | None = None) -> None:
-        """Here it is: a value, or what is to be raised."""
-        self.done, self._value, self.error = True, value, error
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback(self)
-
-    def then(self, callback: Callable[[Later], None]) -> None:
-        """Call back once it is there."""
-        if self.done:
-            callback(self)
-        else:
-            self._callbacks.append(callback)
-
-    def result(self) -> Answer:
-        """The value, or the error raised."""
-        if self.error is not None:
-            raise self.error.with_traceback(None)
-        return self._value
-
-    def __await__(self) -> Generator[Any, None, Answer]:
-        if not self.done:
-            turn = asyncio.get_running_loop().create_future()
-
-            def wake(_: Later) -> None:
-                if not turn.done():
-                    turn.set_result(None)
-
-            self.then(wake)
-            yield from turn
-        return self.result()
-
-
-Answer: TypeAlias = Any
 Handler: TypeAlias = Callable[["Call"], Answer]
 
 
@@ -224,7 +175,7 @@ class Service(httputil.HTTPServerConnectionDelegate):
     :param max_url: most bytes of a request's URL
     :param upgrade: takes a request that asks to go on as a WebSocket: method, headers, connection,
         and who asks
-    :param admit: tells who asks, by headers and connection, or refuses the request
+    :param door: lets requests in, or refuses them
     :param traffic: is told of each answer
     """
 
@@ -234,15 +185,16 @@ class Service(httputil.HTTPServerConnectionDelegate):
         max_body: int,
         max_url: int,
         upgrade: Callable[[str, httputil.HTTPHeaders, HTTP1Connection, Who], None],
-        admit: Callable[[httputil.HTTPHeaders, HTTP1Connection], Who],
+        door: Door,
         traffic: Traffic,
     ) -> None:
-        self.admit = admit
+        self.door = door
         self.handler = handler
         self.max_body = max_body
         self.max_url = max_url
         self.upgrade = upgrade
         self.traffic = traffic
+        self.turns = Turns()
         self._active = 0
         self._tasks: set[asyncio.Task[Answer]] = set()
         self._idle = asyncio.Event()
@@ -350,8 +302,12 @@ class _Exchange(httputil.HTTPMessageDelegate):
                 )
             )
             return
+        door = self._service.door
         try:
-            self._who = who = self._service.admit(self._headers, self._connection)
+            if self._start.method == "OPTIONS" and _PREFLIGHT in self._headers:
+                self._answer(Response(b"{}", headers=door.preflight(self._headers)))
+                return
+            self._who = who = door.admit(self._headers, self._connection)
             if uri.rstrip("/") == _WEBSOCKET:
                 self._service.upgrade(self._start.method, self._headers, self._connection, who)
                 self._service.traffic.answered(self._start, 101, self._begun)
@@ -362,8 +318,14 @@ class _Exchange(httputil.HTTPMessageDelegate):
         except Exception as error:
             self._refuse(error)
             return
+        self._take(answer)
+
+    def _take(self, answer: Answer) -> None:
+        """Answer with what a handler has returned, once it is there."""
         if type(answer) is Later:
             answer.then(self._answer_later)
+        elif type(answer) is GeneratorType:
+            self._work(answer)
         elif asyncio.iscoroutine(answer):
             self._service.spawn(answer).add_done_callback(self._answer_later)
         else:
@@ -384,9 +346,31 @@ class _Exchange(httputil.HTTPMessageDelegate):
 
     def _answer_later(self, answer: Later | asyncio.Future[Answer]) -> None:
         try:
-            self._answer(answer.result())
+            self._take(answer.result())
         except Exception as error:
             self._refuse(error)
+
+    def _work(self, work: Work[Answer]) -> None:
+        """Work for a turn of the loop, and answer if that was enough."""
+        if self._connection.stream.closed():
+            # Nobody waits for it any more.
+            self._service.end()
+            return
+        turns = self._service.turns
+        until = time.monotonic() + turns.length
+        try:
+            next(work)
+            while time.monotonic() < until:
+                next(work)
+        except StopIteration as end:
+            answer = end.value
+        except Exception as error:
+            self._refuse(error)
+            return
+        else:
+            turns.next().add_done_callback(lambda _: self._work(work))
+            return
+        self._take(answer)
 
     def _refuse_early(self, error: TegaError) -> None:
         """Refuse a request whose body is not read to its end: the connection cannot go on."""
@@ -410,9 +394,12 @@ class _Exchange(httputil.HTTPMessageDelegate):
         assert self._start is not None
         try:
             response = answer if type(answer) is Response else Response(strictjson.dumps(answer))
+            if self._headers is not None and "Origin" in self._headers:
+                more = {**response.headers, **self._service.door.cors(self._headers)}
+                response = msgspec.structs.replace(response, headers=more)
             body = response.body
             if not isinstance(body, bytes):
-                body, rest = _first_turn(body)
+                body, rest = self._service.turns.gather(body)
                 if rest is not None:
                     if self._start.version != "HTTP/1.0":
                         self._service.spawn(self._stream(response, body, rest))
@@ -467,12 +454,13 @@ class _Exchange(httputil.HTTPMessageDelegate):
 
     async def _stream(self, response: Response, first: bytes, rest: Iterator[bytes]) -> None:
         """Send a long body in turns, as fast as the client takes it."""
+        turns = self._service.turns
         try:
             await self._write_headers(response.status, self._response_headers(response), first)
             more: Iterator[bytes] | None = rest
             while more is not None:
-                await asyncio.sleep(0)
-                chunk, more = _first_turn(more)
+                await turns.next()
+                chunk, more = turns.gather(more)
                 if chunk:
                     await self._connection.write(chunk)
             self._connection.finish()
@@ -484,18 +472,3 @@ class _Exchange(httputil.HTTPMessageDelegate):
             self._connection.close()
         finally:
             self._service.end()
-
-
-def _first_turn(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes] | None]:
-    """What can be encoded in one turn, and what is left to encode."""
-    until = time.monotonic() + TURN
-    done = []
-    size = 0
-    for piece in pieces:
-        done.append(piece)
-        size += len(piece)
-        # Not after every piece: a process that was not scheduled for a while must not make a stream
-        # of a short answer.
-        if size > _CHUNK or (len(done) % 8 == 0 and time.monotonic() > until):
-            return b"".join(done), pieces
-    return b"".join(done), None

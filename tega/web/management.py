@@ -22,7 +22,9 @@ from tega.store.commit import Rollback
 from tega.store.edges import edges
 from tega.web import sight
 from tega.web.context import Context, client_id, client_key
-from tega.web.http import Answer, Call, Later, Response, error_response
+from tega.web.http import Call, Response, error_response
+from tega.web.later import Answer, Later
+from tega.web.turns import Work
 
 #: The status of a collision when a whole transaction is refused.
 _NOT_ACCEPTABLE: Final = 406
@@ -138,15 +140,16 @@ async def rpc(context: Context, call: Call) -> Answer:
     return Response(b'{"result":%b}' % result)
 
 
-def roots(context: Context, call: Call) -> Answer:
+def roots(context: Context, call: Call) -> Work[Answer]:
     """Every root and its newest version."""
-    return {root.name: root.version for root in sight.roots(context.database.state, call.who)}
+    found = yield from sight.roots(context.database.state, call.who)
+    return {root.name: root.version for root in found}
 
 
-def old(context: Context, call: Call) -> Answer:
+def old(context: Context, call: Call) -> Work[Answer]:
     """Every root's readable old versions, those of deleted roots too."""
     state = context.database.state
-    names = [name for name in sorted(state.roots) if sight.knows(state, call.who, name)]
+    names = yield from sight.known(state, call.who, sorted(state.roots))
     return [{name: state.roots[name].old_versions()} for name in names]
 
 
@@ -186,28 +189,31 @@ def reload(context: Context, call: Call) -> Answer:
     return context.plugins.scopes()
 
 
-def edges_of(context: Context, call: Call) -> Answer:
+def edges_of(context: Context, call: Call) -> Work[Answer]:
     """Parents and children, for drawing."""
     state, name = context.database.state, call.optional("root_oid")
     if name is not None:
-        _check_root(context, call, name)
+        yield from _check_root(context, call, name)
         if name not in state.roots:
             raise _no_root(name)
     return Response(_edges(edges(state, name, call.flag("old_roots"), call.who.reads)))
 
 
-def _edges(pairs: Iterator[tuple[str, str]]) -> Iterator[bytes]:
+def _edges(pairs: Iterator[tuple[str, str] | None]) -> Iterator[bytes]:
     opening = b"["
     for pair in pairs:
+        if pair is None:
+            yield b""
+            continue
         yield opening + strictjson.dumps(pair)
         opening = b","
     yield b"[]" if opening == b"[" else b"]"
 
 
-def applied(context: Context, call: Call) -> Answer:
+def applied(context: Context, call: Call) -> Work[Answer]:
     """How far each server is that has a root: its version, by tega id."""
     name = call.text("root_oid")
-    _check_root(context, call, name)
+    yield from _check_root(context, call, name)
     return context.peers.applied(name)
 
 
@@ -216,9 +222,9 @@ def release(context: Context, call: Call) -> Answer:
     return context.peers.release(call.text("root_oid"))
 
 
-def _check_root(context: Context, call: Call, name: str) -> None:
+def _check_root(context: Context, call: Call, name: str) -> Work[None]:
     call.who.check_sight((name,), READ)
-    if not sight.knows(context.database.state, call.who, name):
+    if not (yield from sight.knows(context.database.state, call.who, name)):
         raise _no_root(name)
 
 

@@ -28,7 +28,8 @@ from tega.metrics import Histogram, Meters
 from tega.peering.health import roots_over
 from tega.watch import Census
 from tega.web.context import Context
-from tega.web.http import Answer, Call, Response
+from tega.web.http import Call, Response
+from tega.web.later import Answer
 
 #: The text format that every scraper reads.
 _CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

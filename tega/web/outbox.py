@@ -9,41 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Final, TypeAlias
+from collections.abc import Callable
+from typing import Final
 
 from tornado.iostream import IOStream, StreamClosedError
 
-from tega.protocol.frames import CONTINUATION, PING, frame
+from tega.protocol.frames import CONTINUATION, PING, TEXT, frame
+from tega.web.turns import CHUNK, Pieces, Turns
 
 log = logging.getLogger(__name__)
 
 #: Bytes in one fragment of a long message, and in a message that is not fragmented.
-FRAGMENT: Final = 1 << 16
-
-#: Fragments are made for so long in one turn of the event loop, seconds.
-_TURN: Final = 0.005
+FRAGMENT: Final = CHUNK
 
 #: A ping without any payload.
 PING_FRAME: Final = frame(b"", PING)
-
-#: The pieces of a message that is made while it is sent.
-Pieces: TypeAlias = Iterator[bytes]
-
-
-def gathered(pieces: Pieces) -> tuple[bytes, Pieces | None]:
-    """What can be made of a message in one turn, and what is left to make."""
-    until = time.monotonic() + _TURN
-    done = []
-    size = 0
-    for number, piece in enumerate(pieces, 1):
-        done.append(piece)
-        size += len(piece)
-        if size >= FRAGMENT or (number % 8 == 0 and time.monotonic() > until):
-            return b"".join(done), pieces
-    return b"".join(done), None
 
 
 class Outboxes:
@@ -53,6 +34,7 @@ class Outboxes:
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Outbox] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self.turns = Turns()
 
     def enter(self, outbox: Outbox) -> None:
         """Write what an outbox has once this turn is over."""
@@ -66,9 +48,9 @@ class Outboxes:
         for outbox in waiting:
             outbox.flush()
 
-    def spawn(self, outbox: Outbox, message: Pieces) -> None:
-        """Send a long message beside everything else."""
-        task = self._loop.create_task(outbox.stream(message))
+    def spawn(self, outbox: Outbox, message: Pieces, begun: bool) -> None:
+        """Send the rest of a long message beside everything else."""
+        task = self._loop.create_task(outbox.stream(message, begun))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -120,7 +102,10 @@ class Outbox:
         self._frames.append(made)
 
     def send_pieces(self, pieces: Pieces) -> None:
-        """Send a text message that is still to be made; nothing after `end`."""
+        """Send a text message that is still to be made, unless it comes to nothing.
+
+        Nothing is sent after `end`.
+        """
         if self._ended:
             return
         if self._streaming:
@@ -128,13 +113,15 @@ class Outbox:
             self._waits += FRAGMENT
             self._later.append(pieces)
             return
-        payload, rest = gathered(pieces)
+        payload, rest = self._outboxes.turns.gather(pieces)
         if rest is None:
-            self.send(frame(payload))
+            if payload:
+                self.send(frame(payload))
             return
-        self.send(frame(payload, last=False))
+        if payload:
+            self.send(frame(payload, last=False))
         self._streaming = True
-        self._outboxes.spawn(self, rest)
+        self._outboxes.spawn(self, rest, bool(payload))
 
     def flush(self) -> None:
         """Write what was sent."""
@@ -175,8 +162,11 @@ class Outbox:
         if not self.busy:
             self._drained()
 
-    async def stream(self, rest: Pieces) -> None:
-        """Send the fragments that are left of a long message, as fast as the client takes them."""
+    async def stream(self, rest: Pieces, begun: bool) -> None:
+        """Send the fragments that are left of a long message, as fast as the client takes them.
+
+        :param begun: whether its first fragment is on the way
+        """
         try:
             more: Pieces | None = rest
             while more is not None and not self._ended:
@@ -184,8 +174,11 @@ class Outbox:
                 await self._room()
                 if self._ended:
                     return
-                payload, more = gathered(more)
-                made = frame(payload, CONTINUATION, more is None)
+                payload, more = self._outboxes.turns.gather(more)
+                if not payload and (more is not None or not begun):
+                    continue
+                made = frame(payload, CONTINUATION if begun else TEXT, more is None)
+                begun = True
                 self._waits += len(made)
                 self._frames.append(made)
             self.flush()
@@ -209,10 +202,10 @@ class Outbox:
             self._drained()
 
     async def _room(self) -> None:
-        """Wait until the client has taken all that was written; at least a turn of the loop."""
-        await asyncio.sleep(0)
+        """Wait until the client has taken all that was written, and then for a turn of the loop."""
         if self._unsent:
             self._turn = asyncio.get_running_loop().create_future()
             await self._turn
+        await self._outboxes.turns.next()
         if self._stream.closed():
             raise StreamClosedError

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from asyncio import Future
 from collections.abc import Callable
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
-from tega import strictjson
 from tega.access.rules import CALL, PUBLISH, READ, SUBSCRIBE
 from tega.access.who import UNLIMITED, Who
 from tega.database import Pending
 from tega.errors import (
-    Internal,
     Malformed,
     NoPeer,
     NotUnderstood,
@@ -21,7 +19,6 @@ from tega.errors import (
     TegaError,
 )
 from tega.paths import parse
-from tega.peering.link import Link
 from tega.protocol import (
     Connection,
     Message,
@@ -42,17 +39,19 @@ from tega.protocol import (
 from tega.protocol.frames import frame
 from tega.store import commit as commits
 from tega.subscriber import SCOPE
-from tega.watch import Publication
+from tega.watcher import Publication
 from tega.web import batch
+from tega.web.answering import Answering
 from tega.web.asked import Asked
 from tega.web.context import Context
-from tega.web.feed import Feed
-from tega.web.http import Later
-from tega.web.outbox import PING_FRAME, Outbox, Pieces
+from tega.web.later import Later
+from tega.web.outbox import PING_FRAME, Outbox
 from tega.web.peerwire import PeerWire
 from tega.web.sessions import GOING_AWAY, NOT_OURS, REVOKED, TAKEN_OVER, Again
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Most messages that may wait for that.
 _MAX_HELD: Final = 256
@@ -61,7 +60,7 @@ _MAX_HELD: Final = 256
 _PROBE: Final = 2.0
 
 
-class ServerSession(Feed):
+class ServerSession(Answering):
     """The server's end of one connection.
 
     :param outbox: takes what is to be sent
@@ -83,24 +82,15 @@ class ServerSession(Feed):
         token: str | None = None,
         address: str = "",
     ) -> None:
-        super().__init__(context.database, outbox, context.limits, who)
+        super().__init__(context, outbox, who, address)
         self.widen = widen
-        self.address = address
         self._token = token
-        self._context = context
         self._hang_up = hang_up
-        self._connection = Connection(Role.SERVER)
         self.scope = "local"
         self.heard = self._loop.time()
         self._asked = Asked(self.send, lambda number: self._connection.give_up(number))
-        self._unanswered = 0
-        self._room: Future[None] | None = None
-        # So long it is read no further, for it asks too often.
-        self._late = 0.0
-        # What came while it is seen whether the tega id is free.
+        # What came while it is seen whether the tega id is free, or something long is read.
         self._held: list[str] | None = None
-        #: Where this is a connection of another server, its other half.
-        self.link: Link | None = None
         context.sessions.add(self)
 
     # -- what comes -----------------------------------------------------------------------------
@@ -125,64 +115,41 @@ class ServerSession(Feed):
                 self._from_peer(message)
                 return
             _HANDLERS[type(message)](self, message)
-        except TegaError as error:
-            self._refuse(message, error)
+        except Exception as error:
+            self._fail(message, error, text)
             if self._connection.state is StateOfConnection.NEW and not is_message(text):
                 # Not even the first message is one of ours.
                 self.close(NOT_OURS, "not understood")
-        except Exception:
-            reference = uuid.uuid4().hex[:8]
-            log.exception("bug, reference %s, in %r from %s", reference, text[:512], self.tega_id)
-            self._refuse(
-                message, Internal(f"internal error, reference {reference} in the server's log")
-            )
 
-    @property
-    def _open(self) -> int:
-        """What it has asked for that is not done yet."""
-        return self._connection.was_asked + self._unanswered
-
-    def room(self) -> Future[None] | None:
-        """What to wait for before more is read; None where there is room."""
-        if self.over:
-            return None
-        if self.link is not None:
-            # Answers have to get through, whatever is open.
-            return None
-        if self._late:
-            rest = self._loop.create_future()
-            self._loop.call_later(self._late, _finish, rest)
-            self._late = 0.0
-            return rest
-        if self._open >= self.limits.open_requests or self.outbox.backlog > self.limits.backlog:
-            self._room = self._loop.create_future()
-            return self._room
-        return None
-
-    def _refuse(self, message: Message | None, error: TegaError) -> None:
-        if isinstance(message, Request):
-            self._answer_error(message, error)
+    def _read(
+        self, message: Message, body: bytes, read: Callable[[], T], then: Callable[[T], None]
+    ) -> None:
+        """Read a body, and go on with what it says. What comes meanwhile waits."""
+        reading = self._context.bodies.later(body, read)
+        if reading is None:
+            then(read())
             return
-        if isinstance(message, Subscribe):
-            # So that the client knows which of its subscriptions it has not.
-            self.refuse(error, message.command, path=message.path, regex_flag=message.regex)
-        else:
-            self.refuse(error, "a message" if message is None else message.command)
 
-    def note_refusal(self, error: TegaError, what: str) -> None:
-        """Something that it sent is refused."""
-        who = self.who.called(self.tega_id)
-        self._context.refusals.refused(error, who, self.address, what)
+        def done(reading: Future[T]) -> None:
+            self._reading = False
+            try:
+                given = reading.result()
+                if not self.over:
+                    then(given)
+            except Exception as error:
+                self._fail(message, error, message.text())
+            self._take_held()
+            self._make_room()
 
-    def refuse(self, error: TegaError, what: str, **known: Any) -> None:
-        """Tell what is wrong with something that has no answer.
+        self._reading = True
+        self._held = []
+        reading.add_done_callback(done)
 
-        :param what: it was
-        :param known: details that the client has given itself
-        """
-        self.note_refusal(error, what)
-        body = self.who.told(error).body()["error"] | known
-        self.say(body.pop("code"), **body)
+    def _take_held(self) -> None:
+        """Take what had to wait."""
+        held, self._held = self._held or [], None
+        for text in held:
+            self.receive(text)
 
     def _begin(self, message: Session) -> None:
         try:
@@ -205,14 +172,12 @@ class ServerSession(Feed):
     def _begin_if_gone(self, message: Session, before: ServerSession, asked: float) -> None:
         if self.over:
             return
-        held, self._held = self._held or [], None
         if before.over or before.heard <= asked:
             try:
                 self._enter(message)
             except TegaError as error:
                 self.refuse(error, message.command)
-            for text in held:
-                self.receive(text)
+            self._take_held()
             return
         text = f"two servers have the tega id {message.tega_id}"
         log.error("%s: the newer one is refused", text)
@@ -252,10 +217,12 @@ class ServerSession(Feed):
         self._hub.tell(Publication(channel, self.tega_id, message.body), self)
 
     def _changes(self, message: Notify) -> None:
-        request = batch.read_changes(
-            message.body, self.tega_id, self.database.max_depth, self.who
+        read = partial(
+            batch.read_changes, message.body, self.tega_id, self.database.max_depth, self.who
         )
-        self._commit(request, message.command)
+        self._read(message, message.body, read, lambda request: (
+            self._commit(request, message.command)
+        ))
 
     def _roll_back(self, message: Rollback) -> None:
         self.who.check_write((message.root,))
@@ -323,9 +290,12 @@ class ServerSession(Feed):
             self.outbox.send(frame(self._connection.send(message).encode()))
 
     def _transact(self, message: Request) -> None:
-        request, reads = batch.read(
-            message.body, self.tega_id, self.database.max_depth, self.who
-        )
+        read = partial(batch.read, message.body, self.tega_id, self.database.max_depth, self.who)
+        self._read(message, message.body, read, lambda given: self._do(message, *given))
+
+    def _do(
+        self, message: Request, request: commits.Transaction, reads: list[batch.Read]
+    ) -> None:
         begun = self.heard
 
         def settled(pending: Pending) -> None:
@@ -357,35 +327,6 @@ class ServerSession(Feed):
             self._answer_error(message, error)
         else:
             self._answer(message, body)
-
-    def _answer(self, message: Request, body: bytes) -> None:
-        self._connection.answered(message.seq_no)
-        self.outbox.send(frame(_head(message) + body))
-        self._make_room()
-
-    def _answer_pieces(self, message: Request, pieces: Pieces) -> None:
-        def whole() -> Pieces:
-            yield _head(message)
-            yield from pieces
-
-        self._connection.answered(message.seq_no)
-        self.outbox.send_pieces(whole())
-        self._make_room()
-
-    def _answer_error(self, message: Request, error: TegaError) -> None:
-        self.note_refusal(error, f"{message.type} {message.path}")
-        self._connection.answered(message.seq_no)
-        body = strictjson.dumps(self.who.told(error).body()["error"])
-        self.outbox.send(frame(_head(message, " ERROR") + body))
-        self._make_room()
-
-    def _make_room(self) -> None:
-        room = self._room
-        if room is None or room.done():
-            return
-        limits = self.limits
-        if self._open <= limits.open_requests // 2 and self.outbox.backlog <= limits.backlog:
-            room.set_result(None)
 
     def drained(self) -> None:
         super().drained()
@@ -463,15 +404,6 @@ class ServerSession(Feed):
         if self._context.sessions.remove(self) and not self._context.sessions.ending:
             log.info("session %s has ended", self.tega_id)
             self._context.committer.leave(self.tega_id)
-
-
-def _finish(turn: Future[None]) -> None:
-    if not turn.done():
-        turn.set_result(None)
-
-
-def _head(message: Request, error: str = "") -> bytes:
-    return f"RESPONSE {message.seq_no} {message.type} {message.tega_id}{error}\n".encode()
 
 
 _HANDLERS: Final[dict[type, Callable[[ServerSession, Any], None]]] = {

@@ -10,7 +10,7 @@ from typing import Final, Protocol, TypeAlias
 from tega.access.who import Who
 from tega.database import Database
 from tega.errors import OverLimit, Refused
-from tega.web.http import Later
+from tega.web.later import Later
 from tega.web.outbox import PING_FRAME, Outbox, Outboxes
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tega import strictjson
@@ -14,6 +14,7 @@ from tega.paths import Path, dotted
 from tega.store import encode, match
 from tega.store.history import Root, State
 from tega.store.node import ABSENT, Content, Found, MaybeContent
+from tega.web.turns import Work
 
 
 class Seen:
@@ -45,7 +46,7 @@ class Seen:
         )
 
 
-def find(state: State, who: Who, path: Path, version: int | None) -> Seen:
+def find(state: State, who: Who, path: Path, version: int | None) -> Work[Seen]:
     """What stands at a path.
 
     :raises NotFound: where nothing does that may be read, or that version is not there
@@ -62,7 +63,7 @@ def find(state: State, who: Who, path: Path, version: int | None) -> Seen:
         if who.reads(path[:1] if isinstance(error, NoSuchVersion) else path):
             raise
         raise _nothing(path) from None
-    if not readable.shows(found.content, place):
+    if not (yield from readable.look(found.content, place)):
         raise _nothing(path)
     return Seen(found, path, place)
 
@@ -71,28 +72,46 @@ def _nothing(path: Path) -> NotFound:
     return NotFound(f"nothing at {dotted(path)}", path=dotted(path))
 
 
-def knows(state: State, who: Who, name: str) -> bool:
+def knows(state: State, who: Who, name: str) -> Work[bool]:
     """Whether somebody may know that there is a root: some version of it has something to read."""
     if who.rights is None:
         return True
     root, place = state.roots.get(name), who.rights.at((name,))
     if root is None or place.may(READ):
         return place.may(READ)
-    return any(readable.shows(root.at(n), place) for n in range(root.first, root.version + 1))
+    for version in range(root.first, root.version + 1):
+        if (yield from readable.look(root.at(version), place)):
+            return True
+    return False
 
 
-def roots(state: State, who: Who) -> list[Root]:
+def known(state: State, who: Who, names: Iterable[str]) -> Work[list[str]]:
+    """Those of some roots that somebody may know of."""
+    found = []
+    for name in names:
+        yield b""
+        if (yield from knows(state, who, name)):
+            found.append(name)
+    return found
+
+
+def roots(state: State, who: Who) -> Work[list[Root]]:
     """The roots in which something may be read."""
     found = state.live_roots()
     if who.rights is None:
         return found
-    return [one for one in found if readable.shows(one.content, who.rights.at((one.name,)))]
+    seen = []
+    for one in found:
+        yield b""
+        if (yield from readable.look(one.content, who.rights.at((one.name,)))):
+            seen.append(one)
+    return seen
 
 
 def all_roots(state: State, who: Who, internal: bool) -> Iterator[bytes]:
     """The whole database as one JSON object."""
     opening = b"{"
-    for root in roots(state, who):
+    for root in (yield from roots(state, who)):
         place = _place(who, (root.name,))
         yield opening + strictjson.dumps(root.name) + b":"
         if internal:
@@ -113,7 +132,8 @@ def matching(
             yield b""
             continue
         place = _place(who, one.path)
-        if place is not None and not readable.shows(one.content, place):
+        if place is not None and not (yield from readable.look(one.content, place)):
+            yield b""
             continue
         yield opening + strictjson.dumps(dotted(one.path)) + b':{"groups":'
         yield strictjson.dumps(one.groups) + b',"instance":'
@@ -136,7 +156,7 @@ def candidate(found: list[tuple[str, int, MaybeContent]], who: Who) -> Iterator[
         place = _place(who, (name,))
         if content is ABSENT:
             text = iter((strictjson.dumps({"_deleted": True, "_oid": name}),))
-        elif place is not None and not readable.shows(content, place):
+        elif place is not None and not (yield from readable.look(content, place)):
             continue
         else:
             text = _internal(content, version, name, None, place)

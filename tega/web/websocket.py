@@ -44,9 +44,6 @@ _MAX_PEER: Final = 1 << 28
 #: Bytes that are read at once.
 _CHUNK: Final = 1 << 16
 
-#: Messages of one client are taken for so long in one turn of the event loop, seconds.
-_TURN: Final = 0.005
-
 #: So long a client may take to close its end of the connection too, seconds.
 _PARTING: Final = 2.0
 
@@ -132,7 +129,7 @@ def _checked_key(method: str, headers: Mapping[str, str]) -> str:
 class _Connection:
     """One connection: reads frames until it ends."""
 
-    __slots__ = ("_closing", "_loop", "_outbox", "_reader", "_stream", "session")
+    __slots__ = ("_closing", "_loop", "_outbox", "_reader", "_stream", "_turns", "session")
 
     def __init__(
         self,
@@ -148,6 +145,7 @@ class _Connection:
         self._loop = asyncio.get_running_loop()
         self._closing = False
         stream.set_nodelay(True)
+        self._turns = context.sessions.outboxes.turns
         self._outbox = Outbox(stream, context.sessions.outboxes, self._drained)
         self.session = ServerSession(
             context, self._outbox, self._hang_up, self._widen, who, token, address
@@ -169,7 +167,7 @@ class _Connection:
 
     async def read(self) -> None:
         """Take what comes until the connection ends."""
-        session = self.session
+        session, turns = self.session, self._turns
         try:
             while True:
                 chunk = await self._stream.read_bytes(_CHUNK, partial=True)
@@ -188,9 +186,9 @@ class _Connection:
                     if room is not None:
                         await room
                         session.heard = begun = self._loop.time()
-                    elif self._loop.time() - begun > _TURN:
+                    elif self._loop.time() - begun > turns.length:
                         # One that sends much must not hold up the others.
-                        await asyncio.sleep(0)
+                        await turns.next()
                         begun = self._loop.time()
                 # First what this has caused, a flush and its answers; to look for more takes time,
                 # and a client that waits for its answer has sent none.

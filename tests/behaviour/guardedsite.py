@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from pathlib import Path
 from typing import Any
 
+from certificates import Authority
+from certificates import flags as tls_flags
 from service import Service
 from wsclient import WSClient
 
@@ -15,18 +18,23 @@ from tega.access.keeper import add_token
 #: Who there is, in the order of the columns of the tables. The last one shows a token that is none.
 WHO = ("admin", "op", "reader", "writer", "mon", "nobody", "wrong")
 
+#: Shows a certificate instead of a token, and may do what reader may.
+CERT = "cert"
+
 #: op sees and does all but two things; reader reads; writer writes and does not read; mon sees how
 #: the server is; whoever comes reads ``motd``.
 RULES = """
+identities:
+  cert: {certificate: agent.example}
 rules:
 - {who: admin, may: rwxsp}
 - {who: anybody, on: motd, may: r}
-- {who: [op, reader], on: inv.*.secret, may: ""}
+- {who: [op, reader, cert], on: inv.*.secret, may: ""}
 - {who: op, on: vault, may: ""}
 - {who: op, may: rwxsp}
-- {who: reader, on: inv, may: r}
-- {who: reader, on: parts.*.open, may: r}
-- {who: reader, on: events, may: s}
+- {who: [reader, cert], on: inv, may: r}
+- {who: [reader, cert], on: parts.*.open, may: r}
+- {who: [reader, cert], on: events, may: s}
 - {who: writer, on: drop, may: w}
 - {who: writer, on: inv.*.state, may: w}
 - {who: writer, on: events, may: p}
@@ -78,14 +86,27 @@ def leaks(who: str, text: str, *named: str) -> list[str]:
     own = " ".join(named)
     # That is what errors name as an example of a root.
     text = text.replace("/inventory/", "")
-    return [mark for mark in UNSEEN[who] if mark in text and mark not in own]
+    unseen = UNSEEN["reader" if who == CERT else who]
+    return [mark for mark in unseen if mark in text and mark not in own]
 
 
 class Site:
-    """The server, with what all tables begin with."""
+    """The server, with what all tables begin with.
 
-    def __init__(self, directory: Path, rules: str = RULES, *flags: str) -> None:
+    :param authority: signs the certificates of the server and of `CERT`; None: it speaks no TLS
+    """
+
+    def __init__(
+        self, directory: Path, rules: str = RULES, *flags: str, authority: Authority | None = None
+    ) -> None:
         self.directory = directory
+        self._tls: dict[str, ssl.SSLContext] = {}
+        if authority is not None:
+            flags += (*tls_flags(authority.issue("127.0.0.1")), "--tls-client-ca")
+            flags += (str(authority.file),)
+            for who in (*WHO, CERT):
+                self._tls[who] = ssl.create_default_context(cafile=authority.file)
+            self._tls[CERT].load_cert_chain(*authority.issue("agent.example"))
         self.tokens = tokens_for(directory, "admin", "op", "reader", "writer", "mon")
         self.tokens["wrong"] = "op." + "x" * 43
         self.rules(rules)
@@ -115,7 +136,13 @@ class Site:
         self, who: str, method: str, url: str, body: Any = None, **headers: str
     ) -> tuple[int, str]:
         """The status and the whole text of an answer, headers included."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.service.port, timeout=30)
+        address = ("127.0.0.1", self.service.port)
+        if who in self._tls:
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                *address, timeout=30, context=self._tls[who]
+            )
+        else:
+            connection = http.client.HTTPConnection(*address, timeout=30)
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         text = None if body is None else json.dumps(body)
         connection.request(method, url, text, {**self.headers(who), **given})
@@ -126,7 +153,8 @@ class Site:
 
     def session(self, who: str, tega_id: str | None = None) -> WSClient:
         """A connection of somebody, with a session where a tega id is given."""
-        return WSClient(self.service.port, tega_id, **self.headers(who))
+        tls = self._tls.get(who)
+        return WSClient(self.service.port, tega_id, tls=tls, **self.headers(who))
 
     def end(self) -> None:
         """End it; its log must hold no token."""

@@ -125,6 +125,81 @@ def test_pages_of_its_own_of_loopback_and_those_allowed(service: Service) -> Non
             assert client.status == 101
 
 
+def headers_of(port: int, method: str, url: str, **headers: str) -> tuple[int, dict[str, str]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request(method, url, headers={k.replace("_", "-"): v for k, v in headers.items()})
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status, {name.lower(): value for name, value in answer.getheaders()}
+
+
+LONG = {f"k{n}": "x" * 100 for n in range(2_000)}
+
+
+@pytest.mark.parametrize("url", ["/cors", "/cors/k1", "/none", "/_health", "/cors?nonsense=1"])
+def test_a_browser_shows_answers_to_pages_that_are_let_in(service: Service, url: str) -> None:
+    assert service.ask("PUT", "/cors", LONG)[0] == 200
+    for origin in ("https://tool.example", "http://localhost:3000"):
+        _, told = headers_of(service.port, "GET", url, Origin=origin)
+        assert told["access-control-allow-origin"] == origin
+        assert told["vary"] == "Origin"
+        assert "etag" in told["access-control-expose-headers"].lower()
+    status, told = headers_of(service.port, "GET", url, Origin="https://evil.example")
+    assert status == 403
+    assert told["vary"] == "Origin"
+    assert "access-control-allow-origin" not in told
+    _, told = headers_of(service.port, "GET", url)
+    assert "access-control-allow-origin" not in told
+
+
+def test_a_browser_asks_before_it_sends(service: Service, tmp_path: Path) -> None:
+    """It shows no credential with that, also where there are tokens."""
+    add_token(tmp_path / "tokens.yaml", "alice")
+    guarded = Service(tmp_path, "-t", "srv", "--allow-origin", "https://tool.example")
+    asks = {"Access_Control_Request_Method": "PUT",
+            "Access_Control_Request_Headers": "authorization"}  # fmt: skip
+    for port in (service.port, guarded.port):
+        page = "https://tool.example"
+        status, told = headers_of(port, "OPTIONS", "/a", Origin=page, **asks)
+        assert status == 200
+        assert told["access-control-allow-origin"] == page
+        assert "PUT" in told["access-control-allow-methods"]
+        assert "Authorization" in told["access-control-allow-headers"]
+        for origin in ({}, {"Origin": "https://evil.example"}):
+            status, told = headers_of(port, "OPTIONS", "/a", **origin, **asks)
+            assert status == 403
+            assert "access-control-allow-origin" not in told
+    # What it sends then needs one.
+    status, told = headers_of(guarded.port, "GET", "/a", Origin="https://tool.example")
+    assert status == 401
+    assert told["access-control-allow-origin"] == "https://tool.example"
+    status, _ = headers_of(
+        service.port, "OPTIONS", "/a", Origin="http://evil.example", Host="evil.example", **asks
+    )
+    assert status == 403, "a name that was looked up as loopback"
+    assert guarded.end()[0] == 0
+
+
+def test_a_picture_in_a_page_of_elsewhere_changes_nothing(service: Service) -> None:
+    """A browser gets it without telling the origin, and the answer does not matter."""
+    port, host = service.port, f"127.0.0.1:{service.port}"
+    for headers in (
+        {"Sec_Fetch_Site": "cross-site"}, {"Sec_Fetch_Site": "same-site"},
+        {"Sec_Fetch_Site": "cross-site", "Referer": f"http://{host}/"},
+        {"Referer": "https://evil.example/"}, {"Referer": f"https://evil.example/?//{host}/"},
+        {"Referer": "http://["}, {"Referer": ""},
+    ):  # fmt: skip
+        assert headers_of(port, "GET", "/_reload", **headers)[0] == 403, headers
+        assert headers_of(port, "GET", "/_plugins", **headers)[0] == 200, headers
+    for headers in (
+        {}, {"Sec_Fetch_Site": "none"}, {"Sec_Fetch_Site": "same-origin"},
+        {"Referer": f"http://{host}/_plugins"},
+        {"Sec_Fetch_Site": "cross-site", "Origin": "https://tool.example"},
+    ):  # fmt: skip
+        assert headers_of(port, "GET", "/_reload", **headers)[0] == 200, headers
+
+
 def test_a_name_looked_up_as_loopback_is_not_this_server(service: Service) -> None:
     """A page of evil.example may have that name looked up as 127.0.0.1: it is its own origin."""
     port = service.port

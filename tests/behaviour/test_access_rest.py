@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from guardedsite import TREE, WHO, Site, leaks
+from certificates import Authority
+from guardedsite import CERT, TREE, WHO, Site, leaks
 
 from tega.web.app import COMMANDS, DOCUMENTS
 
@@ -197,6 +198,41 @@ def test_the_table(site: Site, row: Row) -> None:
     assert not leaked
     if row.method != "GET":
         site.fill()
+
+
+@pytest.fixture(scope="module")
+def secure_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    directory = tmp_path_factory.mktemp("secure")
+    made = Site(directory / "var", authority=Authority(directory))
+    yield made
+    made.end()
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.method} {row.url} {row.body or ''}")
+def test_who_shows_a_certificate_is_as_good_as_who_shows_a_token(
+    secure_site: Site, row: Row
+) -> None:
+    """What reader has in the table, cert has too, where it goes by its own name."""
+    site = secure_site
+    if row.method != "GET":
+        site.fill()
+    own = begun(site, CERT) if "{own}" in row.url else "none"
+    other = begun(site, "admin") if "{other}" in row.url else "none"
+    url = row.url.format(own=own, other=other).replace("reader", CERT)
+    status, text = site.ask(CERT, row.method, url, row.body)
+    assert status == int(row.statuses.split()[WHO.index("reader")])
+    if row.url != "/_openapi":
+        assert not leaks(CERT, text, url)
+
+
+def test_a_certificate_counts_where_no_token_comes(secure_site: Site) -> None:
+    site = secure_site
+    assert site.ask(CERT, "GET", "/inv")[0] == 200
+    assert site.ask("nobody", "GET", "/inv")[0] == 401, "one without a certificate"
+    token = f"Bearer {site.tokens['mon']}"
+    assert site.ask(CERT, "GET", "/_subscribers", Authorization=token)[0] == 200
+    assert site.ask(CERT, "GET", "/inv", Authorization=token)[0] == 403
+    assert site.ask(CERT, "GET", "/motd", Authorization="Bearer cert.wrong")[0] == 401
 
 
 def test_the_table_has_every_verb_and_command() -> None:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from guardedsite import TREE, UNSEEN, WHO, Site, leaks
+from certificates import Authority
+from guardedsite import CERT, TREE, UNSEEN, WHO, Site, leaks
 from wsclient import WSClient, delete, put
 
 
@@ -157,6 +158,36 @@ def test_the_table(site: Site, row: Row) -> None:
             site.fill()
     assert " ".join(found) == row.outcomes
     assert not leaked
+
+
+@pytest.fixture(scope="module")
+def secure_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    directory = tmp_path_factory.mktemp("secure")
+    made = Site(directory / "var", authority=Authority(directory))
+    yield made
+    made.end()
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.text.replace("\n", " ")[:80])
+def test_who_shows_a_certificate_is_as_good_as_who_shows_a_token(
+    secure_site: Site, row: Row
+) -> None:
+    """What reader has in the table, cert has too, where it goes by its own name."""
+    secure_site.fill()
+    text = row.text.replace("{me}", CERT).replace("reader", CERT)
+    with secure_site.session(CERT, CERT) as client:
+        code, said = outcome(client, text)
+    assert code == row.outcomes.split()[WHO.index("reader")]
+    assert not leaks(CERT, said, text)
+
+
+@pytest.mark.parametrize("row", IDS, ids=lambda row: row.text)
+def test_whose_tega_ids_are_by_certificate(secure_site: Site, row: Row) -> None:
+    with secure_site.session(CERT) as client:
+        client.send(f"SESSION {row.text.replace('reader', CERT)} local")
+        answer = client.receive()
+        found = "ok" if answer.command == "SESSIONACK" else answer.words[1]
+    assert found == row.outcomes.split()[WHO.index("reader")]
 
 
 def test_who_shows_a_wrong_token_has_no_session(site: Site) -> None:

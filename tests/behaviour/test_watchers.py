@@ -43,6 +43,7 @@ from tega.store.commit import Rollback, Transaction, make_delete, make_put
 from tega.subscriber import SCOPE
 from tega.web import feed as feeds
 from tega.web import outbox as outboxes
+from tega.web import turns as turning
 from tega.web.feed import Feed
 from tega.web.limits import Limits
 from tega.web.outbox import Outbox, Outboxes
@@ -451,6 +452,7 @@ class Watchers(RuleBasedStateMachine):
         self.patch.setattr(feeds, "_KEPT", 1_000)
         for module in (feeds, outboxes):
             self.patch.setattr(module, "FRAGMENT", 300)
+        self.patch.setattr(turning, "CHUNK", 300)
         self.late: list[Callable[[], None]] = []
         self.fleeting = 0
 

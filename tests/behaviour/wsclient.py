@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import select
 import socket
+import ssl
 import struct
 import time
 from collections import deque
@@ -62,6 +63,7 @@ class WSClient:
 
     :param tega_id: begins a session under this id; without one none begins
     :param window: bytes that the kernel takes in before this end reads them
+    :param tls: where the server speaks that
     :ivar ack: the body of SESSIONACK
     """
 
@@ -71,6 +73,7 @@ class WSClient:
         tega_id: str | None = None,
         window: int | None = None,
         timeout: float = 20.0,
+        tls: ssl.SSLContext | None = None,
         **headers: str,
     ) -> None:
         self.socket = socket.socket()
@@ -79,6 +82,8 @@ class WSClient:
         self.socket.settimeout(timeout)
         self.socket.connect(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         self.tega_id = tega_id or ""
         self.ack: dict[str, Any] = {}
         self._taken = b""
@@ -191,7 +196,11 @@ class WSClient:
 
     def is_readable(self, seconds: float) -> bool:
         """Whether anything comes within so long."""
-        return bool(self._kept or self._taken or select.select([self.socket], [], [], seconds)[0])
+        if self._kept or self._taken:
+            return True
+        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            return True
+        return bool(select.select([self.socket], [], [], seconds)[0])
 
     def receive(self) -> Message:
         """The next message."""

@@ -25,7 +25,7 @@ from tega.notices import Notice
 from tega.paths import parse, wire
 from tega.store import node
 from tega.store.commit import Rollback, Transaction, make_delete, make_put
-from tega.watch import Watcher
+from tega.watcher import Watcher
 
 KEYS = ["a", "b", "ab", "10.0.0.0/24", "two words"]
 PATTERNS = [

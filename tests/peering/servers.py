@@ -24,7 +24,7 @@ from tega.protocol import Message, Request, SessionAck
 from tega.store.commit import Rollback, Transaction
 from tega.store.history import Result, Root, State
 from tega.web.committer import Committer
-from tega.web.http import Later
+from tega.web.later import Later
 
 #: Seconds until what is ephemeral of a silent server goes.
 PATIENCE = 30.0

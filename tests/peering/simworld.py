@@ -22,8 +22,8 @@ from tega.store.commit import Commit, Rollback, Transaction, make_delete, make_p
 from tega.store.ephemeral import lasting
 from tega.store.node import ABSENT
 from tega.subscriber import SCOPE
-from tega.watch import Publication, Watcher
-from tega.web.http import Later
+from tega.watcher import Publication, Watcher
+from tega.web.later import Later
 
 #: Seconds of trouble, and the most that it may take until all is well after it.
 TROUBLE = 120.0

@@ -18,7 +18,7 @@ from tega.store import encode, node
 from tega.store.commit import Rollback, Transaction, make_delete, make_put
 from tega.store.history import Result
 from tega.subscriber import SCOPE
-from tega.watch import Publication, Watcher
+from tega.watcher import Publication, Watcher
 
 
 class World:

@@ -18,7 +18,7 @@ from tega.peering.peers import Peers
 from tega.peering.source import Source
 from tega.store.commit import Delete
 from tega.store.staging import Draft
-from tega.web.http import Later
+from tega.web.later import Later
 
 #: So many seeds may pass until a bug is found.
 SEEDS = 60

@@ -18,7 +18,7 @@ from tega.notices import Notice, standing
 from tega.paths import dotted, parse
 from tega.store.commit import Request, Rollback, Transaction, make_delete, make_put
 from tega.store.node import ABSENT, MaybeContent, thaw
-from tega.watch import Watcher
+from tega.watcher import Watcher
 
 Rules = list[tuple[str, str]]
 

@@ -36,6 +36,8 @@ def shown(policy: Policy, token: str) -> Who:
 @pytest.mark.parametrize(
     ("access", "named"),
     [
+        ("rules: [{who: [], may: r}]", "rule 1: who: nobody is named"),
+        ("rules: [{who: '', may: r}]", "rule 1: who: nobody is named"),
         ("rules: [{who: carol, may: r}]", "rule 1: 'carol' is neither an identity nor a role"),
         (
             "rules:\n- {who: alice, may: r}\n- {who: [alice, opreators], may: r}",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tega.access import readable
-from tega.access.rules import Rights, Rule
+from tega.access.rules import Place, Rights, Rule
 from tega.store import encode
 from tega.store.commit import Commit, Transaction, make_delete, make_put
 from tega.store.history import State
@@ -77,6 +78,15 @@ def stored(*steps: Any) -> tuple[Content, int]:
     return found.content, found.version
 
 
+def shows(content: Content, place: Place) -> bool:
+    looking = readable.look(content, place)
+    while True:
+        try:
+            next(looking)
+        except StopIteration as end:
+            return bool(end.value)
+
+
 def text(pieces: Any) -> Any:
     return json.loads(b"".join(pieces))
 
@@ -101,7 +111,7 @@ def test_what_is_shown_is_what_the_definition_says(
         place, path = place.child(key), (*path, key)
         version = internal["_version"]
     expected = cut(whole, given, path)
-    assert readable.shows(content, place) == (expected is not NOTHING)
+    assert shows(content, place) == (expected is not NOTHING)
     if expected is NOTHING:
         return
     assert text(readable.plain(content, place)) == expected
@@ -145,3 +155,38 @@ def test_what_one_rule_decides_is_written_as_if_there_were_none() -> None:
     made = readable.internal(content, 0, "a", None, place)
     assert list(made) == list(encode.internal(content, 0, "a", None))
 
+
+def deep(size: int) -> Content:
+    branches = {f"b{n:03}": {f"k{m:03}": {"s": m} for m in range(size)} for n in range(size)}
+    return stored(make_put(("a",), branches))[0]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [("a.none*", "r")],
+        [("a.*.none", "r"), ("a.*.*.none", "r")],
+        [("*.*.*.none*", "r")],
+        [("a.zzz*", "r"), ("a.*.*.s", "")],
+    ],
+)
+@pytest.mark.parametrize("content", [wide(20_000), deep(100)], ids=["wide", "deep"])
+def test_a_large_hidden_tree_is_looked_through_in_small_steps(
+    content: Content, rules: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that nobody has to wait for whoever asks for what may not be seen."""
+    steps = [0]
+    child = Place.child
+
+    def counted(self: Place, key: str) -> Place:
+        steps[-1] += 1
+        return child(self, key)
+
+    monkeypatch.setattr(Place, "child", counted)
+    place = rights_of(rules).at(("a",))
+    for work in (readable.look(content, place), readable.plain(content, place)):
+        for _ in work:
+            steps.append(0)
+    assert max(steps) <= 200
+    assert sum(steps) > 200
+    assert not shows(content, place)

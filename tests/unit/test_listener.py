@@ -18,10 +18,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "behaviour"))
 from certificates import Authority
 
 from tega import listener as module
-from tega.access.who import UNLIMITED
+from tega.access.keeper import Keeper
+from tega.access.rates import Rates
 from tega.listener import Listener, Room
 from tega.metrics import Meters
 from tega.tls import Certificates
+from tega.web.door import Door
 from tega.web.http import Call, Service
 from tega.web.refusals import Refusals
 from tega.web.traffic import Traffic
@@ -41,7 +43,9 @@ async def listening(directory: Path) -> AsyncIterator[tuple[int, Authority]]:
     certificates = Certificates(*authority.issue("127.0.0.1"))
     meters = Meters()
     traffic = Traffic(meters, Refusals(meters))
-    service = Service(answer, 1 << 20, 1 << 16, upgrade, lambda *asked: UNLIMITED, traffic)
+    keeper = Keeper(directory / "tokens.yaml", directory / "access.yaml")
+    door = Door(keeper, (), True, Rates(0.0, 1.0))
+    service = Service(answer, 1 << 20, 1 << 16, upgrade, door, traffic)
     server = Listener(service, certificates, Room(100, lambda: 0), meters)
     sockets = bind_sockets(0, "127.0.0.1")
     server.add_sockets(sockets)

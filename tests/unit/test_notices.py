@@ -47,11 +47,15 @@ def subscribed(*rows: tuple[str, str]) -> Topics:
     return topics
 
 
+def shares(topics: Topics, commit: Commit) -> list[tuple[Notice, list[Any]]]:
+    return [one for one in addressed(topics, commit) if one is not None]
+
+
 def told(topics: Topics, commit: Commit) -> list[tuple[list[Any], list[tuple[str, str, Any]]]]:
     """Who gets what."""
     return [
         (who, [(one["ope"], one["path"], one["instance"]) for one in notice.as_data()])
-        for notice, who in addressed(topics, commit)
+        for notice, who in shares(topics, commit)
     ]
 
 
@@ -61,7 +65,7 @@ def as_json(notice: Notice) -> Any:
 
 def test_how_a_change_reads() -> None:
     _, commit = made(put("a.b", 1), put('a."10.0.0.0/24"', {"x": [1, None], "y": 1.0}))
-    [(notice, _)] = addressed(subscribed(("x", "a")), commit)
+    [(notice, _)] = shares(subscribed(("x", "a")), commit)
     expected = {
         "ope": "PUT", "path": 'a."10.0.0.0/24"', "tega_id": "me", "seq": 2, "version": 1,
         "instance": {"x": [1, None], "y": 1.0},
@@ -80,7 +84,7 @@ def test_a_rollback_is_one_change_on_the_root_for_those_whose_part_changed() -> 
         ("root", "a"), ("b", "a.b"), ("c", "a.b.c"), ("c", "a.e"), ("d", "a.d"), ("f", "a.f"),
         ("pattern", r".*\.e.*"), ("other", "b"), ("below", "a.b.c.x"),
     )  # fmt: skip
-    [(notice, who)] = addressed(topics, commit)
+    [(notice, who)] = shares(topics, commit)
     assert sorted(who) == ["b", "c", "pattern", "root"]
     assert as_json(notice) == [
         {"ope": "ROLLBACK", "path": "a", "tega_id": "me", "seq": 4, "version": 3,
@@ -112,16 +116,16 @@ def test_nobody_hears_of_what_came_before_the_subscription(path: str) -> None:
     _, commit = made(put("a.c", 0), put("a", {"b": 1}))
     topics = Topics()
     topics.add(parse(path), False, "late", 2)
-    assert list(addressed(topics, commit)) == []
+    assert shares(topics, commit) == []
     topics.add(parse(path), False, "early", 1)
-    assert [who for _, who in addressed(topics, commit)] == [["early"]]
+    assert [who for _, who in shares(topics, commit)] == [["early"]]
 
 
 def test_a_delete_carries_what_was_removed_however_large_it_was() -> None:
     value = {f"k{n}": "x" * 1000 for n in range(1_500)}
     _, commit = made(put("a.b", value), delete("a.b"))
     assert len(commit.changes[0].record) < 1_000, "the log does without"
-    [(notice, _)] = addressed(subscribed(("x", "a")), commit)
+    [(notice, _)] = shares(subscribed(("x", "a")), commit)
     assert as_json(notice)[0]["instance"] == value
     assert notice.as_data()[0]["instance"] == value
     assert max(map(len, notice.chunks())) < 1_200_000
@@ -130,13 +134,13 @@ def test_a_delete_carries_what_was_removed_however_large_it_was() -> None:
 def test_a_delete_carries_the_ephemeral_nodes_that_went_too() -> None:
     _, commit = made(put("a.b", 1), put("a.e", 2, ephemeral=True), delete("a"))
     assert b'"e"' not in commit.changes[0].record, "they are in no log"
-    [(notice, _)] = addressed(subscribed(("x", "a")), commit)
+    [(notice, _)] = shares(subscribed(("x", "a")), commit)
     assert as_json(notice)[0]["instance"] == {"b": 1, "e": 2}
 
 
 def test_a_long_cut_is_made_in_bounded_pieces() -> None:
     _, commit = made(put("a", {"b": {f"k{n}": "x" * 10 for n in range(50_000)}}))
-    [(notice, _)] = addressed(subscribed(("x", "a.b")), commit)
+    [(notice, _)] = shares(subscribed(("x", "a.b")), commit)
     assert max(map(len, notice.chunks())) < 50_000
     assert len(as_json(notice)[0]["instance"]) == 50_000
 
@@ -154,7 +158,7 @@ def test_a_whole_change_is_the_text_of_its_record() -> None:
 
 def test_what_a_subscriber_gets_is_its_own() -> None:
     _, commit = made(put("a", {"b": {"c": 1}}))
-    [(notice, _)] = addressed(subscribed(("x", "a"), ("y", "a")), commit)
+    [(notice, _)] = shares(subscribed(("x", "a"), ("y", "a")), commit)
     notice.as_data()[0]["instance"]["b"]["c"] = "altered"
     assert notice.as_data()[0]["instance"] == {"b": {"c": 1}}
     assert commit.changes[0].content is notice.pieces[0].content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from itertools import pairwise
 from typing import Any
@@ -21,7 +22,7 @@ from tega.paths import parse
 from tega.protocol import Since
 from tega.store.commit import Rollback, Transaction, make_delete, make_put
 from tega.subscriber import SCOPE
-from tega.watch import Publication, Watcher
+from tega.watcher import Publication, Watcher
 from tega.web import feed as feeds
 from tega.web.feed import Feed
 from tega.web.limits import Limits
@@ -239,6 +240,59 @@ def test_a_message_reaches_the_whole_channel_and_no_part_of_it(db: Database) -> 
     assert ears["a.b"].told == [("a.b", "me", None)], "once, for two subscriptions"
     assert db.hub.tell(Publication(("a", "b"), "me", b'{"message":1}'), ears["a.b"]) == 1
     assert db.hub.tell(Publication(("nobody",), "me", b'{"message":1}')) == 0
+
+
+WIDE = {f"k{n}": n for n in range(20)}
+
+
+@pytest.mark.parametrize("pauses", [0, 1, 5, 20, 30, 1_000])
+def test_subscriptions_that_change_while_it_is_found_out_who_gets_what(
+    db: Database, pauses: int
+) -> None:
+    """Large trees are gone through in steps, between which others have their turn."""
+    same, more, less, late, since = ears = [Ear(name) for name in ("s", "m", "l", "late", "since")]
+    for ear in (same, more, less):
+        db.hub.subscribe(ear, r"a\..*", regex=True)
+    handing_out: list[Iterator[None]] = []
+    db.hub.go_on = handing_out.append
+    db.commit(put("a", WIDE))
+    assert not any(ear.heard for ear in ears), "not before its turn"
+    for _ in range(pauses):
+        next(handing_out[0], None)
+    is_over = bool(same.heard)
+    assert is_over == (pauses >= 30)
+    db.hub.subscribe(more, "b")
+    db.hub.unsubscribe(less, r"a\..*", regex=True)
+    db.hub.subscribe(late, "a")
+    db.hub.subscribe(late, "b")
+    db.hub.subscribe(since, r"a\..*", regex=True, since=0)
+    db.commit(put("b", 1))
+    for steps in handing_out:
+        deque(steps, 0)
+    assert [one["path"] for one in same.heard[0]] == sorted(f"a.{key}" for key in WIDE)
+    assert same.seqs == [1]
+    assert more.seqs == [1, 2]
+    assert more.heard[0] == same.heard[0]
+    assert late.seqs == [2]
+    assert less.heard == (same.heard if is_over else [])
+    assert since.heard == ([] if is_over else same.heard)
+    assert db.hub.delivered == 2
+
+
+@pytest.mark.parametrize("pauses", [0, 5])
+def test_clearing_while_it_is_found_out_who_gets_what(db: Database, pauses: int) -> None:
+    ear = Ear()
+    db.hub.subscribe(ear, r"a\..*", regex=True)
+    handing_out: list[Iterator[None]] = []
+    db.hub.go_on = handing_out.append
+    db.commit(put("a", WIDE))
+    for _ in range(pauses):
+        next(handing_out[0])
+    db.clear()
+    db.commit(put("a", {"new": 1}))
+    for steps in handing_out:
+        deque(steps, 0)
+    assert [(one["seq"], one["path"]) for told in ear.heard for one in told] == [(1, "a.new")]
 
 
 def test_what_was_missed_is_what_was_told(db: Database) -> None:

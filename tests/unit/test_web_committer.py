@@ -15,7 +15,7 @@ from tega.log.disk import Disk
 from tega.log.file import FileLog
 from tega.store.commit import Transaction, make_put
 from tega.web.committer import Committer
-from tega.web.http import Later
+from tega.web.later import Later
 
 
 class SlowDisk(Disk):

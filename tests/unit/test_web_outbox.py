@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, cast
 
@@ -12,8 +13,9 @@ import pytest
 from tornado.iostream import IOStream, StreamClosedError
 
 from tega.protocol.frames import CLOSE, CONTINUATION, TEXT, close_frame, frame
-from tega.web import outbox as module
-from tega.web.outbox import FRAGMENT, PING_FRAME, Outbox, Outboxes, gathered
+from tega.web import turns as module
+from tega.web.outbox import FRAGMENT, PING_FRAME, Outbox, Outboxes
+from tega.web.turns import Turns
 
 
 class Stream:
@@ -218,8 +220,31 @@ def test_pieces_that_are_few_are_one_frame() -> None:
         bench.outbox.send_pieces(iter([b"RESPONSE\n", b"", b"[1,", b"2]"]))
         bench.outbox.send_pieces(iter([]))
         await turns()
-        assert bench.stream.sent == [(TEXT, True, b"RESPONSE\n[1,2]"), (TEXT, True, b"")]
+        assert bench.stream.sent == [(TEXT, True, b"RESPONSE\n[1,2]")]
         assert not bench.outbox.busy
+
+    run(work)
+
+
+@pytest.mark.parametrize("payload", [b"", b"at last"])
+def test_of_pieces_that_take_long_nothing_is_sent_before_there_is_something(payload: bytes) -> None:
+    async def work() -> None:
+        bench = Bench()
+
+        def pieces() -> Iterator[bytes]:
+            for _ in range(3):
+                until = time.monotonic() + 0.02
+                while time.monotonic() < until:
+                    yield b""
+            yield payload
+
+        bench.outbox.send_pieces(pieces())
+        bench.outbox.send(frame(b"next"))
+        assert bench.outbox.busy
+        while bench.outbox.busy:
+            await turns()
+        await turns()
+        assert bench.stream.messages == [one for one in (payload, b"next") if one]
 
     run(work)
 
@@ -343,16 +368,51 @@ def test_making_a_message_does_not_hold_up_the_loop(monkeypatch: pytest.MonkeyPa
             now += 0.001
             yield b"x"
 
-    done, rest = gathered(pieces())
-    assert rest is not None
-    assert 5 <= len(done) <= 13
-    assert len(done + b"".join(rest)) == 100
+    async def work() -> None:
+        nonlocal now
+        busy = Turns()
+        done, rest = busy.gather(pieces())
+        assert rest is not None
+        assert 5 <= len(done) <= 13
+        assert len(done + b"".join(rest)) == 100
+        # However many begin at once, all together they take a little longer.
+        began = now
+        for _ in range(100):
+            assert busy.gather(pieces())[1] is not None
+        assert now - began < 0.005 * 5 + 100 * 0.001
+
+    run(work)
 
 
 def test_a_message_is_made_in_one_turn_where_that_is_quick() -> None:
-    assert gathered(iter([b"x"] * 1000)) == (b"x" * 1000, None)
-    done, rest = gathered(iter([b"x" * FRAGMENT, b"y"]))
-    assert (done, rest is None) == (b"x" * FRAGMENT, False)
+    async def work() -> None:
+        assert Turns().gather(iter([b"x"] * 1000)) == (b"x" * 1000, None)
+        done, rest = Turns().gather(iter([b"x" * FRAGMENT, b"y"]))
+        assert (done, rest is None) == (b"x" * FRAGMENT, False)
+
+    run(work)
+
+
+def test_in_each_turn_of_the_loop_one_of_many_goes_on_in_order() -> None:
+    async def work() -> None:
+        shared = Turns()
+        said: list[tuple[int, int]] = []
+        turn = 0
+
+        async def long_work(number: int) -> None:
+            for _ in range(3):
+                await shared.next()
+                said.append((turn, number))
+
+        tasks = [asyncio.ensure_future(long_work(number)) for number in range(3)]
+        for _ in range(20):
+            turn += 1
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        assert [number for _, number in said] == [0, 1, 2] * 3
+        assert len({turn for turn, _ in said}) == 9
+
+    run(work)
 
 
 # -- the end --------------------------------------------------------------------------------------
