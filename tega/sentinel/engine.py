@@ -60,25 +60,22 @@ class Backoff:
 class Sentinel:
     """One source, one sink.
 
+    :param random: spreads retries
+    :ivar metrics: what it has done so far
     :ivar position: where the sink is; None: no whole pass was made yet
     :ivar passed: whether this process has made a full pass, and taken in what was missed before
     """
 
-    def __init__(
-        self, source: Source, sink: Sink, report: Report, metrics: Metrics, random: Random
-    ) -> None:
+    def __init__(self, source: Source, sink: Sink, report: Report, random: Random) -> None:
         self._source = source
         self._sink = sink
         self._report = report
-        self._metrics = metrics
+        self.metrics = Metrics()
         self._random = random
         self._due: dict[bytes, float] = {}
         self.position: Position | None = None
         self.passed = False
         self._up = {"source": False, "sink": False}
-        metrics.revision.set_function(self._revision)
-        metrics.newest.set_function(lambda: source.newest)
-        metrics.lag.set_function(lambda: max(source.newest - self._revision(), 0))
 
     async def run(self) -> None:
         """Keep the sink in step, until cancelled.
@@ -88,7 +85,7 @@ class Sentinel:
         """
         try:
             self.position = await self._sink.open()
-            self._connected("sink", True)
+            self._up["sink"] = True
         except SinkError as error:
             await self._recover(error, Backoff(self._random))
         backoff = Backoff(self._random)
@@ -96,33 +93,47 @@ class Sentinel:
             begun = time.monotonic()
             try:
                 await self._source.open()
-                self._connected("source", True)
+                self._up["source"] = True
                 await self._follow()
             except Away as error:
                 if time.monotonic() - begun > _LONGEST:
                     backoff.reset()
-                self._connected("source", False)
-                self._metrics.retries.labels("source").inc()
+                self._up["source"] = False
+                self.metrics.retries["source"] += 1
                 wait = backoff.next()
                 self._report.error("source", f"{error}; trying again in {wait:.1f} s")
                 await asyncio.sleep(wait)
             except _Anew:
                 self._report.say("going on from what the sink has now")
 
-    def _revision(self) -> int:
+    @property
+    def revision(self) -> int:
+        """Where the sink is; 0: nowhere yet."""
         return 0 if self.position is None else self.position.revision
+
+    @property
+    def newest(self) -> int:
+        """The newest revision that the source has told of."""
+        return self._source.newest
+
+    @property
+    def connected(self) -> dict[str, bool]:
+        """Whether source and sink are there, as far as is known."""
+        return {
+            "source": self._up["source"] and self._source.connected,
+            "sink": self._up["sink"] and self._sink.connected,
+        }
 
     def health(self) -> dict[str, Any]:
         """How it is: what ``/_health`` tells."""
-        up = dict(self._up)
-        revision = None if self.position is None else self.position.revision
+        connected = self.connected
         return {
-            "ok": self.passed and all(up.values()),
-            "connected": up,
+            "ok": self.passed and all(connected.values()),
+            "connected": connected,
             "source": self._source.name,
             "sink": self._sink.name,
-            "revision": revision,
-            "source_revision": self._source.newest,
+            "revision": None if self.position is None else self.position.revision,
+            "source_revision": self.newest,
         }
 
     async def once(self) -> None:
@@ -240,28 +251,23 @@ class Sentinel:
         self.position = listing.position
         for prefix in prefixes:
             self._due[prefix] = time.monotonic() + self._sink.prefixes[prefix]
-        self._metrics.pass_seconds.set(time.monotonic() - begun)
-        self._metrics.passes.inc()
+        self.metrics.pass_seconds = time.monotonic() - begun
+        self.metrics.passes += 1
         self._told(events)
 
     def _in_step(self) -> None:
         """All that was there at the start is taken in."""
         if not self.passed:
             self.passed = True
-            name, revision = self._source.name, self._revision()
+            name, revision = self._source.name, self.revision
             self._report.say(
                 f"in step with {name} at revision {revision}", source=name, revision=revision
             )
 
     def _told(self, events: Sequence[Event]) -> None:
         """Report what was done."""
-        self._metrics.done(events)
-        self._metrics.changed.set_to_current_time()
+        self.metrics.done(events)
         self._report.events(events)
-
-    def _connected(self, end: str, up: bool) -> None:
-        self._up[end] = up
-        self._metrics.connected.labels(end).set(up)
 
     async def _persist(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do something with the sink, again and again until it works."""
@@ -276,8 +282,8 @@ class Sentinel:
     async def _recover(self, error: SinkError, backoff: Backoff) -> None:
         """Wait and connect to the sink anew, until it is there; the position is what it says."""
         while True:
-            self._connected("sink", False)
-            self._metrics.retries.labels("sink").inc()
+            self._up["sink"] = False
+            self.metrics.retries["sink"] += 1
             wait = backoff.next()
             self._report.error("sink", f"{error}; trying again in {wait:.1f} s")
             await asyncio.sleep(wait)
@@ -286,7 +292,7 @@ class Sentinel:
             except SinkError as again:
                 error = again
             else:
-                self._connected("sink", True)
+                self._up["sink"] = True
                 return
 
 

@@ -10,12 +10,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 import grpc.aio
 from aetcd import rpc
 
+from tega.sentinel.access import Access
 from tega.sentinel.address import Address
 
 log = logging.getLogger(__name__)
@@ -50,20 +51,6 @@ class EtcdError(OSError):
         self.refused = refused
 
 
-class Access(NamedTuple):
-    """What a server is to be convinced with.
-
-    :ivar ca: certificates of authorities, PEM; None: those of the system
-    :ivar certificate: the client's own, PEM, with its `key`
-    """
-
-    user: str | None = None
-    password: str | None = None
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-
-
 class Etcd:
     """A connection.
 
@@ -84,12 +71,12 @@ class Etcd:
         await self.close()
         host = f"[{self._address.host}]" if ":" in self._address.host else self._address.host
         target = f"{host}:{self._address.port}"
-        if self._address.scheme == "etcds":
+        if self._address.secure:
+            shown = self._access
             try:
+                # They may have been renewed.
                 credentials = grpc.ssl_channel_credentials(
-                    _content(self._access.ca),
-                    _content(self._access.key),
-                    _content(self._access.certificate),
+                    _content(shown.ca), _content(shown.key or shown.cert), _content(shown.cert)
                 )
             except OSError as error:
                 raise EtcdError(f"a certificate cannot be read: {error}") from None

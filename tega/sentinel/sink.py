@@ -86,11 +86,18 @@ class Sink(ABC):
     :ivar name: its address for people, without secrets
     :ivar forgets: whether it needs a full pass after each `open`, before it can apply changes
     :ivar prefixes: what of the source it mirrors, each with how often to pass over it, seconds
+    :ivar lacks: what `peek` has found not to be there yet, though it is taken for empty
+    :ivar connected: False once a connection that was there is lost, also before anything fails
     """
 
     name: str
     forgets: bool
     prefixes: dict[bytes, float]
+    lacks: Sequence[str] = ()
+
+    @property
+    def connected(self) -> bool:
+        return True
 
     @abstractmethod
     async def open(self) -> Position | None:

@@ -152,14 +152,15 @@ class MariaDB(Process):
         self.port = free_port()
         program = find_program("mariadb-install-db")
         assert program is not None
-        subprocess.run(
+        done = subprocess.run(
             [
                 program, "--no-defaults", f"--user={pwd.getpwuid(os.getuid()).pw_name}",
                 f"--datadir={directory / 'data'}", "--auth-root-authentication-method=normal",
                 "--skip-test-db", "--innodb-log-file-size=8M",
             ],
-            check=True, capture_output=True,
+            check=False, capture_output=True, text=True,
         )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
 
     @staticmethod
     def is_installed() -> bool:
@@ -270,14 +271,15 @@ class PostgreSQL(Process):
             shutil.chown(directory, account)
         program = self.find("initdb")
         assert program is not None
-        subprocess.run(
+        done = subprocess.run(
             [
                 program, "--pgdata", str(directory / "data"), "--username", "root", "--no-sync",
                 "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8",
             ],
-            check=True, capture_output=True, cwd=directory, user=account,
+            check=False, capture_output=True, text=True, cwd=directory, user=account,
             extra_groups=None if account is None else [],
         )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
         allowed = directory / "data" / "pg_hba.conf"
         allowed.write_text(
             "host all sentinel 127.0.0.1/32 scram-sha-256\n" + allowed.read_text()

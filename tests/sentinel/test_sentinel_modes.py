@@ -345,7 +345,7 @@ def test_wrong_use_is_refused_by_name(
     mirror_of_sqlite: Mirror, arguments: list[str], word: str
 ) -> None:
     mirror_of_sqlite.sentinel.arguments = arguments
-    done = mirror_of_sqlite.sentinel.run(seconds=20)
+    done = mirror_of_sqlite.sentinel.run_apart(seconds=20)
     assert done.status != 0
     assert word in done.said
 
@@ -356,6 +356,6 @@ def test_once_does_not_wait_for_ever(mirror_of_sqlite: Mirror) -> None:
     place = mirror_of_sqlite.sentinel.arguments.index("--source") + 1
     mirror_of_sqlite.sentinel.arguments[place] = f"etcd://127.0.0.1:{free_port()}"
     for mode in ("--once", "--verify", "--dry-run"):
-        done = mirror_of_sqlite.sentinel.run(mode, seconds=60)
+        done = mirror_of_sqlite.sentinel.run_apart(mode, seconds=60)
         assert done.status not in (0, 1) or mode != "--verify"
         assert done.status != 0

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import URL, Connection, Dialect, Inspector
 from sqlalchemy.schema import CreateSchema
 
@@ -82,9 +81,9 @@ def own_tables(url: URL, dialect: Dialect) -> Own:
     text = dialects.sql_type(Type("text"), dialect)
     when = dialects.sql_type(Type("datetime"), dialect)
 
-    def ascii_(size: int) -> sa.types.TypeEngine[Any]:
+    def ascii_(size: int) -> Any:
         if dialects.is_mysql(dialect):
-            return mysql.VARCHAR(size, charset="ascii", collation="ascii_bin")
+            return dialects.module(dialect).VARCHAR(size, charset="ascii", collation="ascii_bin")
         return sa.String(size)
 
     def key() -> list[sa.Column[Any]]:
