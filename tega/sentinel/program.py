@@ -117,7 +117,6 @@ async def _compared(settings: Settings, these: Ends, report: Report) -> int:
     report.events(found, would=True)
     if found:
         report.say(f"{len(found)} differ: above is what would mend them")
-    if found or these.sink.lacks:
         return _DIFFERS
     report.say(f"{these.sink.name} agrees with {these.source.name}")
     return 0
