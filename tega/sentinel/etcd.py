@@ -145,7 +145,7 @@ class Etcd:
                     )
                 yield answer
         except grpc.aio.AioRpcError as error:
-            raise _read(error) from None
+            raise self._error(error) from None
         except asyncio.InvalidStateError as error:
             raise EtcdError(f"the watch has ended: {error}") from None
         finally:
@@ -166,7 +166,7 @@ class Etcd:
         try:
             answer = await rpc.AuthStub(self._opened()).Authenticate(request, timeout=_PATIENCE)
         except grpc.aio.AioRpcError as error:
-            raise _read(error) from None
+            raise self._error(error) from None
         self._metadata = (("token", answer.token),)
 
     async def _call(self, method: Callable[..., Awaitable[Any]], request: Any) -> Any:
@@ -177,9 +177,23 @@ class Etcd:
                 # A token is good for some minutes only.
                 expired = error.code() == grpc.StatusCode.UNAUTHENTICATED
                 if not (again and expired and self._access.user is not None):
-                    raise _read(error) from None
+                    raise self._error(error) from None
                 await self._authenticate()
         raise AssertionError("returned or raised above")
+
+    def _error(self, error: grpc.aio.AioRpcError) -> EtcdError:
+        code, details = error.code(), " ".join((error.details() or error.code().name).split())
+        large = "too large" in details or "larger than max" in details
+        refused = code == grpc.StatusCode.INVALID_ARGUMENT or (
+            code == grpc.StatusCode.RESOURCE_EXHAUSTED and large
+        )
+        if code == grpc.StatusCode.UNAVAILABLE and self._address.secure:
+            # What gRPC says of TLS that fails tells nobody what to do.
+            details += (
+                " (with TLS: does it speak that there, have the authorities in ca signed its "
+                "certificate, and does it take the one in cert?)"
+            )
+        return EtcdError(details, code == grpc.StatusCode.OUT_OF_RANGE, refused)
 
 
 def after(prefix: bytes) -> bytes:
@@ -212,10 +226,3 @@ def _content(file: Path | None) -> bytes | None:
     return None if file is None else file.read_bytes()
 
 
-def _read(error: grpc.aio.AioRpcError) -> EtcdError:
-    code, details = error.code(), error.details() or error.code().name
-    large = "too large" in details or "larger than max" in details
-    refused = code == grpc.StatusCode.INVALID_ARGUMENT or (
-        code == grpc.StatusCode.RESOURCE_EXHAUSTED and large
-    )
-    return EtcdError(details, code == grpc.StatusCode.OUT_OF_RANGE, refused)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from tega.driver.async_driver import AsyncDriver
-from tega.driver.credentials import Tls, read_token
+from tega.driver.credentials import Credentials, Tls, read_token
 from tega.driver.errors import DriverError
 from tega.errors import Malformed
 from tega.sentinel.access import Access
@@ -16,6 +16,9 @@ from tega.sentinel.address import Address
 
 #: Most seconds for an answer.
 _PATIENCE: Final = 20.0
+
+#: What the tega id begins with, where it is not that of a token's identity.
+_KIND: Final = "tega-sentinel"
 
 
 class Tega:
@@ -42,9 +45,11 @@ class Tega:
                 # It may have been renewed, as certificates may.
                 token = read_token(shown.token_file)
             tls = Tls(shown.ca, shown.cert, shown.key) if address.secure else None
+            credentials = Credentials.of(token, tls)
             driver = AsyncDriver(
-                address.host, address.port, timeout=_PATIENCE, token=token, tls=tls
-            )
+                address.host, address.port, credentials.new_tega_id(_KIND),
+                timeout=_PATIENCE, token=token, tls=credentials.tls,
+            )  # fmt: skip
         except Malformed as error:
             raise ConnectionError(error.message) from None
         self._driver = driver
