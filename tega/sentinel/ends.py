@@ -86,8 +86,10 @@ def _tables(settings: Settings, variables: Variables[str, str]) -> Ends:
 def _mapping(settings: Settings) -> Mapping:
     try:
         text = settings.mapping.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Malformed(f"setting mapping: {error}") from None
+    except OSError as error:
+        raise Malformed(f"setting mapping: {settings.mapping}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Malformed(f"setting mapping: {settings.mapping} is no text in UTF-8") from None
     return mappingfile.load(text, str(settings.mapping))
 
 

@@ -101,7 +101,9 @@ class Sentinel:
                 self._up["source"] = False
                 self.metrics.retries["source"] += 1
                 wait = backoff.next()
-                self._report.error("source", f"{error}; trying again in {wait:.1f} s")
+                self._report.error(
+                    "source", f"{self._source.name}: {error}; trying again in {wait:.1f} s"
+                )
                 await asyncio.sleep(wait)
             except _Anew:
                 self._report.say("going on from what the sink has now")
@@ -285,7 +287,9 @@ class Sentinel:
             self._up["sink"] = False
             self.metrics.retries["sink"] += 1
             wait = backoff.next()
-            self._report.error("sink", f"{error}; trying again in {wait:.1f} s")
+            self._report.error(
+                "sink", f"{self._sink.name}: {error}; trying again in {wait:.1f} s"
+            )
             await asyncio.sleep(wait)
             try:
                 self.position = await self._sink.open()

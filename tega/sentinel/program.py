@@ -68,10 +68,10 @@ async def _run(settings: Settings, these: Ends, report: Report, ending: Ending) 
         once = settings.once or settings.verify or settings.dry_run
         return _KILLED + ending.number if once else 0
     except Away as error:
-        report.error("source", str(error))
+        report.error("source", f"{these.source.name}: {error}")
         return _FAILED
     except (SinkError, Unfit) as error:
-        report.error("sink", str(error))
+        report.error("sink", f"{these.sink.name}: {error}")
         return _FAILED
     except Fenced as error:
         report.error("sink", str(error))

@@ -95,8 +95,10 @@ def load(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         if file is not None:
             try:
                 values[name] = file.read_text(encoding="utf-8").rstrip("\n")
-            except (OSError, UnicodeDecodeError) as error:
-                raise Malformed(f"setting {name}-file: {error}") from None
+            except OSError as error:
+                raise Malformed(f"setting {name}-file: {file}: {error.strerror}") from None
+            except UnicodeDecodeError:
+                raise Malformed(f"setting {name}-file: {file} is no text in UTF-8") from None
     if sum([bool(values.get(mode)) for mode in ("once", "dry-run", "verify")]) > 1:
         raise Malformed("give one of --once, --dry-run and --verify")
     return Settings(TABLE, values)

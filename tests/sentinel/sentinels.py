@@ -132,6 +132,19 @@ class Sentinel:
             self.lines.append(line.rstrip("\n"))
             self.heard(line)
 
+    def launch_until_it_hears(self) -> None:
+        """Start the service, and wait no longer than until SIGTERM would not just end it."""
+        self.launch()
+        status = Path(f"/proc/{self.pid}/status")
+
+        def hears() -> bool:
+            caught = next(
+                line for line in status.read_text().splitlines() if line.startswith("SigCgt")
+            )
+            return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+        until(hears, "it hears SIGTERM")
+
     def start(self) -> int:
         """Start the service, and wait until it is in step; the revision that it names."""
         self.launch()
@@ -174,9 +187,9 @@ class Sentinel:
         """End it at once, as a crash does."""
         self._end(signal.SIGKILL)
 
-    def end(self) -> int:
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End it in order; its exit status."""
-        return self._end(signal.SIGTERM)
+        return self._end(number)
 
     def _end(self, number: signal.Signals) -> int:
         assert self._process is not None

@@ -166,9 +166,6 @@ def test_etcd_with_tls_and_a_user(
             done = sentinel.run("--once")
             assert done.status == 4, done.said
             assert re.search(says, done.said), (arguments, done.said)
-        # Not so much as that is without TLS is sent there.
-        sentinel.arguments = [one.replace("etcds://", "etcd://") for one in [*plain, *user, *file]]
-        assert sentinel.run("--once").status == 4
     finally:
         mirror.close()
 
@@ -236,14 +233,10 @@ def test_tega_with_tls_and_a_token(
         (tmp_path / "token").write_text("reader.wrong\n")
         sentinel.arguments = [*plain, *known, *token]
         assert "error source: 401" in sentinel.run("--once").said
-        for arguments, says in (
-            ([*plain, "--source", served.url(""), *token], "nobody who is trusted here has signed"),
-            ([*plain, "--source", served.url("").replace("tegas", "tega"), *token], "error source"),
-        ):
-            sentinel.arguments = arguments
-            done = sentinel.run("--once")
-            assert done.status == 4
-            assert says in done.said, done.said
+        sentinel.arguments = [*plain, "--source", served.url(""), *token]
+        done = sentinel.run("--once")
+        assert done.status == 4
+        assert "nobody who is trusted here has signed" in done.said, done.said
     finally:
         if sentinel.alive:
             sentinel.kill()

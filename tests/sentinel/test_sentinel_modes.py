@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import os
 import re
+import signal
 import subprocess
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from databases import PASSWORD, QUOTED, SQLite
+from databases import PASSWORD, QUOTED, Database, SQLite
 from mirrors import Mirror
 from processes import PATIENCE, REPOSITORY, free_port, until
 from sentinels import Ended
+from sqlalchemy.engine import make_url
 from things import PREFIX, thing
+
+from tega.sentinel import report
+from tega.sentinel.sql import dialect
 
 
 def fill(mirror: Mirror, count: int = 10) -> None:
@@ -147,8 +154,16 @@ def test_verify_sees_small_differences(mirror: Mirror) -> None:
 def test_verify_before_there_is_anything(one_mirror: Mirror) -> None:
     mirror = one_mirror
     fill(mirror, 2)
-    assert mirror.sentinel.run("--verify").status == 1
-    assert mirror.database.tables() == []
+    for mode, status in (("--verify", 1), ("--dry-run", 0)):
+        done = mirror.sentinel.run(mode)
+        assert done.status == status
+        assert len(re.findall("would insert thing", done.said)) == 2
+        if isinstance(mirror.database, SQLite):
+            assert f"file {mirror.database.file} is not there yet" in done.said
+            assert not mirror.database.file.exists()
+        else:
+            assert "table thing is not there yet" in done.said
+        assert mirror.database.tables() == []
 
 
 def test_verify_while_all_is_changing(one_mirror: Mirror) -> None:
@@ -218,12 +233,27 @@ def test_drift_while_it_is_away_is_mended(one_mirror: Mirror) -> None:
 def test_it_ends_in_order_whenever_it_is_asked_to(one_mirror: Mirror) -> None:
     mirror = one_mirror
     fill(mirror, 100)
-    for wait in (0.5, 0.7, 0.9, 1.1):
-        mirror.sentinel.launch()
+    for wait in (0, 0.2, 0.4, 0.6):
+        mirror.sentinel.launch_until_it_hears()
         time.sleep(wait)
-        assert mirror.sentinel.end() in (0, -15), mirror.sentinel.said[-2000:]
+        assert mirror.sentinel.end() == 0, mirror.sentinel.said[-2000:]
     mirror.sentinel.start()
     mirror.check()
+
+
+def test_what_is_done_once_and_ended_before_is_not_done(one_mirror: Mirror) -> None:
+    """Nobody may take it for an answer."""
+    sentinel = one_mirror.sentinel
+    fill(one_mirror, 3)
+    plain = list(sentinel.arguments)
+    for mode in ("--verify", "--once"):
+        sentinel.arguments = [*plain, mode]
+        for number in (signal.SIGTERM, signal.SIGINT):
+            sentinel.launch_until_it_hears()
+            assert sentinel.end(number) == 128 + number, sentinel.said
+    sentinel.arguments = plain
+    sentinel.launch_until_it_hears()
+    assert sentinel.end(signal.SIGINT) == 0
 
 
 def test_it_ends_in_order_while_its_database_is_away(server_mirror: Mirror) -> None:
@@ -325,6 +355,40 @@ def test_progress_of_a_long_pass_is_shown(mirror_of_sqlite: Mirror) -> None:
     assert percents == sorted(percents)
     assert len(set(percents)) >= 3, shown
     mirror.verify()
+
+
+def test_progress_of_a_long_pass_is_a_line_where_there_is_no_terminal(
+    mirror_of_sqlite: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = mirror_of_sqlite
+    for start in range(0, 2_000, 100):
+        mirror.etcd.change({
+            f"{PREFIX}lab/{number}": thing(f"t{number}", number)
+            for number in range(start, start + 100)
+        })  # fmt: skip
+    # As if a moment were ten seconds.
+    monkeypatch.setattr(report, "_SELDOM", 0.01)
+    done = mirror.sentinel.run("--once")
+    assert re.search(r"(?m)^tega-sentinel: full pass: \d+ of 2000 keys, \d+ %, \d+/s$", done.said)
+    done = mirror.sentinel.run("--verify", "--log-format", "json")
+    lines = [json.loads(line) for line in done.said.splitlines()]
+    shown = [(one["done"], one["total"]) for one in lines if one["event"] == "progress"]
+    assert shown == sorted(shown)
+    assert shown[-1] == (2000, 2000)
+
+
+def test_a_connection_that_breaks_is_told_without_a_traceback(
+    server_database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It cannot even be rolled back, which is no news: what was under way tells that it failed."""
+    engine = dialect.connect(make_url(server_database.url))
+    connection = engine.raw_connection()
+    connection.cursor().execute("SELECT 1")
+    server_database.cut_others()
+    with caplog.at_level(logging.DEBUG):
+        connection.close()
+    engine.dispose()
+    assert [record.message for record in caplog.records if record.exc_info] == []
 
 
 # -- wrong use ------------------------------------------------------------------------------------

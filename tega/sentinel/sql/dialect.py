@@ -66,7 +66,8 @@ def connect(url: URL) -> Engine:
         engine = sa.create_engine(url, connect_args=arguments, hide_parameters=True)
     except ImportError as error:
         raise Malformed(
-            f"the sink needs a driver that is not installed ({error}): pip install 'tega[sentinel]'"
+            f"the sink needs a driver that is not installed ({error}): tega[sentinel] has those "
+            "for mysql+pymysql:// and postgresql+psycopg://, others are to be installed beside it"
         ) from None
     if name in ("mysql", "mariadb"):
         sa.event.listen(engine, "connect", _strict)
@@ -271,7 +272,10 @@ def is_about_data(error: exc.SQLAlchemyError) -> bool:
 def sink_error(error: exc.SQLAlchemyError) -> SinkError:
     """The error as a sink raises it: what the database said, without statement and values."""
     original = getattr(error, "orig", None)
-    return SinkError(reason(original if original is not None else error))
+    text = reason(original if original is not None else error)
+    if text == "unable to open database file":
+        text += ": its directory must be there, and this program allowed to write into it"
+    return SinkError(text)
 
 
 def reason(error: BaseException) -> str:
