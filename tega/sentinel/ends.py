@@ -14,6 +14,7 @@ from tega.sentinel.address import Address
 from tega.sentinel.mapping import Mapping
 from tega.sentinel.patterns import PathPattern
 from tega.sentinel.replica import Place
+from tega.sentinel.settings import DEFAULT_SINK
 from tega.sentinel.sink import Sink
 from tega.sentinel.source import Source
 
@@ -54,10 +55,8 @@ def _tables(settings: Settings, variables: Variables[str, str]) -> Ends:
         mapping = _mapping(settings)
     if source is None:
         raise Malformed("give --source: what to mirror, such as etcd://127.0.0.1:2379/")
-    if settings.sink is not None:
-        url = dialects.read_url(settings.sink)
-    if url is None:
-        raise Malformed("give --sink: where to mirror it to, such as sqlite:////tmp/mirror.db")
+    if settings.sink is not None or url is None:
+        url = dialects.read_url(settings.sink or DEFAULT_SINK)
     if settings.sink_password is not None:
         url = url.set(password=settings.sink_password)
     where = address.parse(source)

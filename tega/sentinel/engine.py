@@ -216,7 +216,8 @@ class Sentinel:
                 elif self.position != before:
                     raise _Anew from None
         self.position = after
-        self._told(events)
+        self.metrics.done(events)
+        self._report.events(events)
 
     async def _pass_back(self, prefixes: Sequence[bytes]) -> None:
         """A full pass at the position, or where the source does not know that any more, a new one.
@@ -240,7 +241,9 @@ class Sentinel:
                 made = self._sink.full_pass(prefixes, listing.position)
                 try:
                     await feed(listing, made.take, self._report)
-                    events = await _whole(made.finish())
+                    drift = await made.finish()
+                    self._report.events(drift)
+                    events = await _whole(made.commit())
                 finally:
                     await made.close()
                 break
@@ -255,7 +258,8 @@ class Sentinel:
             self._due[prefix] = time.monotonic() + self._sink.prefixes[prefix]
         self.metrics.pass_seconds = time.monotonic() - begun
         self.metrics.passes += 1
-        self._told(events)
+        self.metrics.done([*drift, *events])
+        self._report.events(events)
 
     def _in_step(self) -> None:
         """All that was there at the start is taken in."""
@@ -265,11 +269,6 @@ class Sentinel:
             self._report.say(
                 f"in step with {name} at revision {revision}", source=name, revision=revision
             )
-
-    def _told(self, events: Sequence[Event]) -> None:
-        """Report what was done."""
-        self.metrics.done(events)
-        self._report.events(events)
 
     async def _persist(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do something with the sink, again and again until it works."""

@@ -9,6 +9,9 @@ from typing import Final
 from tega.errors import Malformed
 from tega.options import Program, Setting, Settings, boolean, choice, integer, level, path, seconds
 
+#: Where to mirror to, unless something else is said: what needs no server.
+DEFAULT_SINK: Final = "sqlite:///mirror.db"
+
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -46,7 +49,8 @@ TABLE: Final = (
     Setting("source", "s", None, str, "etcd://HOST:PORT/PREFIX or tega://HOST:PORT/PATH, with TLS "
             "etcds:// or tegas://", "what to mirror"),
     Setting("sink", "k", None, str, "an address of SQLAlchemy, or one as a source has",
-            "where to mirror it to", secret=True),
+            f"where to mirror it to; without it and a preset {DEFAULT_SINK}, a file in the "
+            "directory that this is run in", secret=True),
     Setting("mapping", "m", None, path, "a YAML file",
             "which rows the keys give; for a SQL database"),
     Setting("preset", None, None, choice("titania"), "titania",

@@ -62,7 +62,7 @@ class Event(NamedTuple):
 
 
 class FullPass(ABC):
-    """A pass over everything: take each piece, then finish, else close without finishing."""
+    """A pass over everything: take each piece, finish, commit; then, or instead, close."""
 
     @abstractmethod
     async def take(self, piece: Sequence[Entry]) -> None:
@@ -70,14 +70,22 @@ class FullPass(ABC):
 
     @abstractmethod
     async def finish(self) -> list[Event]:
-        """After the last piece: remove what is gone, mend drift, commit.
+        """After the last piece: find what is gone, and what somebody else has changed.
 
-        :returns: what was done; of a comparison what would have to be done
+        :returns: what somebody else has changed, to be told before it is mended; of a comparison
+            all that would have to be done
+        """
+
+    @abstractmethod
+    async def commit(self) -> list[Event]:
+        """Make it all so, and the position.
+
+        :returns: what was done, but for what `finish` has told; nothing of a comparison
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Undo what is not committed; nothing after `finish`."""
+        """Undo what is not committed."""
 
 
 class Sink(ABC):

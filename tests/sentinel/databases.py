@@ -169,6 +169,7 @@ class MariaDB(Process):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.port = free_port()
+        (directory / "tmp").mkdir()
         program = find_program("mariadb-install-db")
         assert program is not None
         done = subprocess.run(
@@ -176,6 +177,7 @@ class MariaDB(Process):
                 program, "--no-defaults", f"--user={pwd.getpwuid(os.getuid()).pw_name}",
                 f"--datadir={directory / 'data'}", "--auth-root-authentication-method=normal",
                 "--skip-test-db", "--innodb-log-file-size=8M", _PLAIN_IO,
+                f"--tmpdir={directory / 'tmp'}",
             ],
             check=False, capture_output=True, text=True,
         )  # fmt: skip
@@ -197,6 +199,8 @@ class MariaDB(Process):
             f"--pid-file={self.directory / 'pid'}",
             # A process is killed here, not the machine.
             "--innodb-flush-log-at-trx-commit=2", _PLAIN_IO,
+            # A server that starts clears it, whoever's it was.
+            f"--tmpdir={self.directory / 'tmp'}",
         ]  # fmt: skip
 
     def connect(self, database: str | None = None, **options: Any) -> pymysql.Connection[Any]:

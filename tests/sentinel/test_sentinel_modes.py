@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from databases import PASSWORD, QUOTED, Database, SQLite
+from etcdserver import Etcd
 from mirrors import Mirror
 from processes import PATIENCE, REPOSITORY, free_port, until
 from sentinels import Ended
@@ -201,6 +202,32 @@ def test_drift_is_reported_and_mended(mirror: Mirror) -> None:
         ("update", "t1"): 2, ("delete", "t2"): 1, ("insert", "t2"): 1,
         ("insert", "foreign"): 1, ("delete", "foreign"): 1,
     }  # fmt: skip
+
+
+def test_drift_is_told_before_it_is_mended(
+    etcd: Etcd, postgresql: Database, tmp_path: Path
+) -> None:
+    mirror = Mirror(etcd, postgresql, tmp_path, ["--interval", "0.5"])
+    try:
+        fill(mirror, 3)
+        mirror.prepare()
+        # To commit takes a while.
+        postgresql.run(
+            "CREATE FUNCTION slow() RETURNS trigger AS "
+            "$$ BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$ LANGUAGE plpgsql"
+        )
+        postgresql.run(
+            "CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON thing DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW WHEN (NEW.number = 1) EXECUTE FUNCTION slow()"
+        )
+        mirror.sentinel.start()
+        postgresql.run("UPDATE thing SET number = 1000 WHERE name = 't1'")
+        mirror.sentinel.says(r"update.*'t1'.*number 1000 -> 1 .*\[drift\]")
+        assert mirror.found()[0]["t1"]["number"] == 1000
+        mirror.check()
+        assert len(re.findall(r"\[drift\]", mirror.sentinel.said)) == 1
+    finally:
+        mirror.close()
 
 
 def test_full_passes_without_drift_write_nothing(one_mirror: Mirror) -> None:

@@ -67,7 +67,7 @@ def test_a_wrong_sink_shows_no_password() -> None:
     ("flags", "says"),
     [
         ([], "give --source"),
-        (["-s", "etcd://h"], "give --sink"),
+        (["-s", "etcd://h"], "give --mapping"),
         (["-s", "etcd://h", "-k", "sqlite://"], "give --mapping"),
         (["-s", "etcd://h", "-k", "sqlite://", "-m", "/none"], "setting mapping: .*No such file"),
         (["-s", "tega://h", "--preset", "titania"], "the mapping is of etcd, and the source tega"),

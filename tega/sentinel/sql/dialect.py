@@ -136,14 +136,23 @@ class Charset(NamedTuple):
             return False
         return True
 
-    def problem(self, dialect: Dialect) -> str | None:
-        """What is wrong with it; None: nothing."""
+    @property
+    def pads(self) -> bool:
+        """Whether texts are the same that differ in spaces at their end."""
+        return not ("_nopad_" in self.collation or "_0900_" in self.collation)
+
+    def problem(self, dialect: Dialect, key: bool) -> str | None:
+        """What is wrong with it; None: nothing.
+
+        :param key: whether rows are told apart by it
+        """
         if self.name not in _CODECS:
             return f"its character set is {self.name}: change it to utf8mb4"
-        if self.collation.endswith("_ci"):
+        if key and not self.collation.endswith("_bin"):
             return (
-                f"texts that differ only in case would be one under {self.collation}: change it to "
-                f"character set utf8mb4, collation {collation(dialect)}"
+                "it is part of the primary key, and texts that differ, in case or otherwise, may "
+                f"be the same under {self.collation}: change it to character set utf8mb4, "
+                f"collation {collation(dialect)}"
             )
         return None
 
