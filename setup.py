@@ -31,7 +31,7 @@ setup(
             "grpcio>=1.66",
             "protobuf>=5.27",
             "psycopg[binary]>=3.2",
-            "pymysql>=1.1",
+            "pymysql[rsa]>=1.1",
             "sqlalchemy>=2.0.30",
         ],
         "test": [

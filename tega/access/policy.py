@@ -25,8 +25,8 @@ from typing import Any, Final
 
 import msgspec
 import re2
-import yaml
 
+from tega import strictyaml
 from tega.access.rules import Rights, Rule, read_operations, read_path
 from tega.access.who import ANYBODY, Who
 from tega.errors import Malformed, Unauthorized
@@ -366,37 +366,9 @@ def _rule(number: int, given: _Rule, where: str) -> Rule:
         raise
 
 
-class _Loader(yaml.SafeLoader):
-    """Every scalar as text, and no key twice: the last one would count, in silence."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
-        keys = [self.construct_object(key, deep=True) for key, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands here twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, found) for tag, found in resolvers if tag == "tag:yaml.org,2002:null"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-# A tag asks for something else in vain: the constructors of those raise whatever they like.
-_Loader.yaml_constructors = {
-    tag: constructor
-    for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
-    if tag is None or tag.rpartition(":")[2] in ("null", "str", "seq", "map")
-}
-
-
 def _converted(text: str, kind: Any, where: str) -> Any:
     try:
-        # A subclass of SafeLoader: it makes nothing but plain values.
-        given = yaml.load(text, Loader=_Loader)  # noqa: S506
+        given = strictyaml.loads(text, only_texts=True)
         return msgspec.convert({} if given is None else given, kind)
-    except (yaml.YAMLError, msgspec.ValidationError, RecursionError) as error:
+    except (Malformed, msgspec.ValidationError, RecursionError) as error:
         raise Malformed(f"{where}: {' '.join(str(error).split())}") from None

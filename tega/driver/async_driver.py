@@ -91,10 +91,15 @@ class AsyncDriver(Management[Awaitable[Managed]]):
         self._http = AsyncHttp(endpoint, timeout)
         self._session = Session(
             endpoint, self.tega_id, timeout=timeout, subscriber=subscriber,
-            ping_interval=ping_interval, ping_timeout=ping_timeout,
+            ping_interval=ping_interval, ping_timeout=ping_timeout, on_ready=self._ready,
         )  # fmt: skip
+        #: Whether there is a connection at this moment; one that is lost is made anew.
+        self.connected = False
         self._room = Room(MAX_OPEN)
         self._transaction: Transaction | None = None
+
+    def _ready(self, ready: bool) -> None:
+        self.connected = ready
 
     async def connect(self) -> None:
         """Begin the session; nothing where it has begun.

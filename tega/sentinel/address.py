@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from tega import paths
 from tega.errors import Malformed
 
 #: Scheme to port.
-_PORTS = {"etcd": 2379, "etcds": 2379, "tega": 8739}
+_PORTS: Final = {"etcd": 2379, "etcds": 2379, "tega": 8739, "tegas": 8739}
 
 
 class Address(NamedTuple):
     """A tree of a server.
 
-    :ivar scheme: ``etcd``, ``etcds`` (with TLS) or ``tega``
+    :ivar scheme: ``etcd`` or ``tega``, with TLS ``etcds`` or ``tegas``
     :ivar prefix: what is meant of it: a prefix of etcd's keys, a dotted path of tega; empty: all
     """
 
@@ -27,7 +27,12 @@ class Address(NamedTuple):
     @property
     def tega(self) -> bool:
         """Whether it is of a tega server."""
-        return self.scheme == "tega"
+        return self.scheme in ("tega", "tegas")
+
+    @property
+    def secure(self) -> bool:
+        """Whether TLS is spoken there."""
+        return self.scheme.endswith("s")
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -47,7 +52,9 @@ def parse(url: str) -> Address:
 
     :raises Malformed: naming it and what would be right
     """
-    right = "right is etcd://HOST:PORT/PREFIX or tega://HOST:PORT/PATH"
+    right = (
+        "right is etcd://HOST:PORT/PREFIX or tega://HOST:PORT/PATH, with TLS etcds:// or tegas://"
+    )
     try:
         split = urlsplit(url)
         port = split.port
@@ -56,11 +63,12 @@ def parse(url: str) -> Address:
     if split.username is not None or split.password is not None:
         raise Malformed(
             f"address of {split.hostname}: name and password do not go in here, where others can "
-            "read them: use the settings etcd-user and etcd-password, as variables or in a file"
+            "read them: use the settings source-user and source-password, or those of the sink, "
+            "as variables or in a file"
         )
     if split.scheme not in _PORTS or not split.hostname or split.query or split.fragment:
         raise Malformed(f"address {url[:100]!r}: {right}")
-    prefix = _path(split) if split.scheme == "tega" else _prefix(split)
+    prefix = _path(split) if split.scheme in ("tega", "tegas") else _prefix(split)
     return Address(split.scheme, split.hostname, port or _PORTS[split.scheme], prefix)
 
 

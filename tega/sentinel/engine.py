@@ -60,25 +60,22 @@ class Backoff:
 class Sentinel:
     """One source, one sink.
 
+    :param random: spreads retries
+    :ivar metrics: what it has done so far
     :ivar position: where the sink is; None: no whole pass was made yet
     :ivar passed: whether this process has made a full pass, and taken in what was missed before
     """
 
-    def __init__(
-        self, source: Source, sink: Sink, report: Report, metrics: Metrics, random: Random
-    ) -> None:
+    def __init__(self, source: Source, sink: Sink, report: Report, random: Random) -> None:
         self._source = source
         self._sink = sink
         self._report = report
-        self._metrics = metrics
+        self.metrics = Metrics()
         self._random = random
         self._due: dict[bytes, float] = {}
         self.position: Position | None = None
         self.passed = False
         self._up = {"source": False, "sink": False}
-        metrics.revision.set_function(self._revision)
-        metrics.newest.set_function(lambda: source.newest)
-        metrics.lag.set_function(lambda: max(source.newest - self._revision(), 0))
 
     async def run(self) -> None:
         """Keep the sink in step, until cancelled.
@@ -88,7 +85,7 @@ class Sentinel:
         """
         try:
             self.position = await self._sink.open()
-            self._connected("sink", True)
+            self._up["sink"] = True
         except SinkError as error:
             await self._recover(error, Backoff(self._random))
         backoff = Backoff(self._random)
@@ -96,33 +93,49 @@ class Sentinel:
             begun = time.monotonic()
             try:
                 await self._source.open()
-                self._connected("source", True)
+                self._up["source"] = True
                 await self._follow()
             except Away as error:
                 if time.monotonic() - begun > _LONGEST:
                     backoff.reset()
-                self._connected("source", False)
-                self._metrics.retries.labels("source").inc()
+                self._up["source"] = False
+                self.metrics.retries["source"] += 1
                 wait = backoff.next()
-                self._report.error("source", f"{error}; trying again in {wait:.1f} s")
+                self._report.error(
+                    "source", f"{self._source.name}: {error}; trying again in {wait:.1f} s"
+                )
                 await asyncio.sleep(wait)
             except _Anew:
                 self._report.say("going on from what the sink has now")
 
-    def _revision(self) -> int:
+    @property
+    def revision(self) -> int:
+        """Where the sink is; 0: nowhere yet."""
         return 0 if self.position is None else self.position.revision
+
+    @property
+    def newest(self) -> int:
+        """The newest revision that the source has told of."""
+        return self._source.newest
+
+    @property
+    def connected(self) -> dict[str, bool]:
+        """Whether source and sink are there, as far as is known."""
+        return {
+            "source": self._up["source"] and self._source.connected,
+            "sink": self._up["sink"] and self._sink.connected,
+        }
 
     def health(self) -> dict[str, Any]:
         """How it is: what ``/_health`` tells."""
-        up = dict(self._up)
-        revision = None if self.position is None else self.position.revision
+        connected = self.connected
         return {
-            "ok": self.passed and all(up.values()),
-            "connected": up,
+            "ok": self.passed and all(connected.values()),
+            "connected": connected,
             "source": self._source.name,
             "sink": self._sink.name,
-            "revision": revision,
-            "source_revision": self._source.newest,
+            "revision": None if self.position is None else self.position.revision,
+            "source_revision": self.newest,
         }
 
     async def once(self) -> None:
@@ -203,7 +216,8 @@ class Sentinel:
                 elif self.position != before:
                     raise _Anew from None
         self.position = after
-        self._told(events)
+        self.metrics.done(events)
+        self._report.events(events)
 
     async def _pass_back(self, prefixes: Sequence[bytes]) -> None:
         """A full pass at the position, or where the source does not know that any more, a new one.
@@ -227,7 +241,9 @@ class Sentinel:
                 made = self._sink.full_pass(prefixes, listing.position)
                 try:
                     await feed(listing, made.take, self._report)
-                    events = await _whole(made.finish())
+                    drift = await made.finish()
+                    self._report.events(drift)
+                    events = await _whole(made.commit())
                 finally:
                     await made.close()
                 break
@@ -240,28 +256,19 @@ class Sentinel:
         self.position = listing.position
         for prefix in prefixes:
             self._due[prefix] = time.monotonic() + self._sink.prefixes[prefix]
-        self._metrics.pass_seconds.set(time.monotonic() - begun)
-        self._metrics.passes.inc()
-        self._told(events)
+        self.metrics.pass_seconds = time.monotonic() - begun
+        self.metrics.passes += 1
+        self.metrics.done([*drift, *events])
+        self._report.events(events)
 
     def _in_step(self) -> None:
         """All that was there at the start is taken in."""
         if not self.passed:
             self.passed = True
-            name, revision = self._source.name, self._revision()
+            name, revision = self._source.name, self.revision
             self._report.say(
                 f"in step with {name} at revision {revision}", source=name, revision=revision
             )
-
-    def _told(self, events: Sequence[Event]) -> None:
-        """Report what was done."""
-        self._metrics.done(events)
-        self._metrics.changed.set_to_current_time()
-        self._report.events(events)
-
-    def _connected(self, end: str, up: bool) -> None:
-        self._up[end] = up
-        self._metrics.connected.labels(end).set(up)
 
     async def _persist(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do something with the sink, again and again until it works."""
@@ -276,17 +283,19 @@ class Sentinel:
     async def _recover(self, error: SinkError, backoff: Backoff) -> None:
         """Wait and connect to the sink anew, until it is there; the position is what it says."""
         while True:
-            self._connected("sink", False)
-            self._metrics.retries.labels("sink").inc()
+            self._up["sink"] = False
+            self.metrics.retries["sink"] += 1
             wait = backoff.next()
-            self._report.error("sink", f"{error}; trying again in {wait:.1f} s")
+            self._report.error(
+                "sink", f"{self._sink.name}: {error}; trying again in {wait:.1f} s"
+            )
             await asyncio.sleep(wait)
             try:
                 self.position = await self._sink.open()
             except SinkError as again:
                 error = again
             else:
-                self._connected("sink", True)
+                self._up["sink"] = True
                 return
 
 

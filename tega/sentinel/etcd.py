@@ -10,12 +10,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 import grpc.aio
 from aetcd import rpc
 
+from tega.sentinel.access import Access
 from tega.sentinel.address import Address
 
 log = logging.getLogger(__name__)
@@ -50,20 +51,6 @@ class EtcdError(OSError):
         self.refused = refused
 
 
-class Access(NamedTuple):
-    """What a server is to be convinced with.
-
-    :ivar ca: certificates of authorities, PEM; None: those of the system
-    :ivar certificate: the client's own, PEM, with its `key`
-    """
-
-    user: str | None = None
-    password: str | None = None
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-
-
 class Etcd:
     """A connection.
 
@@ -84,12 +71,12 @@ class Etcd:
         await self.close()
         host = f"[{self._address.host}]" if ":" in self._address.host else self._address.host
         target = f"{host}:{self._address.port}"
-        if self._address.scheme == "etcds":
+        if self._address.secure:
+            shown = self._access
             try:
+                # They may have been renewed.
                 credentials = grpc.ssl_channel_credentials(
-                    _content(self._access.ca),
-                    _content(self._access.key),
-                    _content(self._access.certificate),
+                    _content(shown.ca), _content(shown.key or shown.cert), _content(shown.cert)
                 )
             except OSError as error:
                 raise EtcdError(f"a certificate cannot be read: {error}") from None
@@ -158,7 +145,7 @@ class Etcd:
                     )
                 yield answer
         except grpc.aio.AioRpcError as error:
-            raise _read(error) from None
+            raise self._error(error) from None
         except asyncio.InvalidStateError as error:
             raise EtcdError(f"the watch has ended: {error}") from None
         finally:
@@ -179,7 +166,7 @@ class Etcd:
         try:
             answer = await rpc.AuthStub(self._opened()).Authenticate(request, timeout=_PATIENCE)
         except grpc.aio.AioRpcError as error:
-            raise _read(error) from None
+            raise self._error(error) from None
         self._metadata = (("token", answer.token),)
 
     async def _call(self, method: Callable[..., Awaitable[Any]], request: Any) -> Any:
@@ -190,9 +177,23 @@ class Etcd:
                 # A token is good for some minutes only.
                 expired = error.code() == grpc.StatusCode.UNAUTHENTICATED
                 if not (again and expired and self._access.user is not None):
-                    raise _read(error) from None
+                    raise self._error(error) from None
                 await self._authenticate()
         raise AssertionError("returned or raised above")
+
+    def _error(self, error: grpc.aio.AioRpcError) -> EtcdError:
+        code, details = error.code(), " ".join((error.details() or error.code().name).split())
+        large = "too large" in details or "larger than max" in details
+        refused = code == grpc.StatusCode.INVALID_ARGUMENT or (
+            code == grpc.StatusCode.RESOURCE_EXHAUSTED and large
+        )
+        if code == grpc.StatusCode.UNAVAILABLE and self._address.secure:
+            # What gRPC says of TLS that fails tells nobody what to do.
+            details += (
+                " (with TLS: does it speak that there, have the authorities in ca signed its "
+                "certificate, and does it take the one in cert?)"
+            )
+        return EtcdError(details, code == grpc.StatusCode.OUT_OF_RANGE, refused)
 
 
 def after(prefix: bytes) -> bytes:
@@ -225,10 +226,3 @@ def _content(file: Path | None) -> bytes | None:
     return None if file is None else file.read_bytes()
 
 
-def _read(error: grpc.aio.AioRpcError) -> EtcdError:
-    code, details = error.code(), error.details() or error.code().name
-    large = "too large" in details or "larger than max" in details
-    refused = code == grpc.StatusCode.INVALID_ARGUMENT or (
-        code == grpc.StatusCode.RESOURCE_EXHAUSTED and large
-    )
-    return EtcdError(details, code == grpc.StatusCode.OUT_OF_RANGE, refused)

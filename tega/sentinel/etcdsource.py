@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
 
+from tega.sentinel.access import Access
 from tega.sentinel.address import Address
-from tega.sentinel.etcd import Access, Etcd, EtcdError, after, pages
+from tega.sentinel.etcd import Etcd, EtcdError, after, pages
 from tega.sentinel.source import Away, Batch, Compacted, Entry, Listing, Position, Source
 
 

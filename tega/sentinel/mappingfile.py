@@ -7,9 +7,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, TypeVar
 
-import yaml
-
-from tega import strictjson
+from tega import strictjson, strictyaml
 from tega.errors import Malformed
 from tega.sentinel import columns
 from tega.sentinel.columns import Misfit
@@ -34,20 +32,6 @@ _NAME = re.compile(r"[^\W\d][\w$-]{0,62}")
 _MAX_KEY = 768
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses what YAML takes in silence: a key that stands twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key.value!r} stands here twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def load(text: str, name: str) -> Mapping:
     """Read a mapping file.
 
@@ -64,9 +48,9 @@ def parse(text: str, name: str) -> Any:
     :raises Malformed: naming the file and the line
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506
-    except yaml.YAMLError as error:
-        raise Malformed(f"mapping {name}: {' '.join(str(error).split())}") from None
+        return strictyaml.loads(text)
+    except Malformed as error:
+        raise Malformed(f"mapping {name}: {error.message}") from None
 
 
 def make(given: Any, name: str) -> Mapping:
@@ -75,6 +59,8 @@ def make(given: Any, name: str) -> Mapping:
         return _mapping(given)
     except Malformed as error:
         raise Malformed(f"mapping {name}: {error.message}") from None
+    except RecursionError:
+        raise Malformed(f"mapping {name}: an alias in it stands for itself") from None
 
 
 def _at(place: str, read: Callable[[], T]) -> T:

@@ -12,8 +12,8 @@ from typing import Any, Protocol, TextIO
 from tega.sentinel.columns import shown
 from tega.sentinel.sink import Event
 
-#: Seconds between two signs of progress on a terminal.
-_OFTEN = 0.2
+#: Seconds between two signs of progress, on a terminal and elsewhere.
+_OFTEN, _SELDOM = 0.2, 10.0
 
 
 class Report(Protocol):
@@ -40,7 +40,8 @@ class TextReport:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self._progress = _Progress(sys.stderr) if sys.stderr.isatty() else None
+        self._terminal = sys.stderr if sys.stderr.isatty() else None
+        self._pace = _Pace(1.0, _OFTEN) if self._terminal is not None else _Pace(_SELDOM, _SELDOM)
 
     def events(self, events: Sequence[Event], would: bool = False) -> None:
         self._out.writelines([f"{'would ' if would else ''}{line(event)}\n" for event in events])
@@ -55,8 +56,17 @@ class TextReport:
         self._out.flush()
 
     def progress(self, done: int, total: int) -> None:
-        if self._progress is not None:
-            self._progress.show(done, total)
+        rate = self._pace.rate(done, total)
+        if rate is None:
+            return
+        percent = 100 * done // max(total, 1)
+        text = f"full pass: {done} of {total} keys, {percent} %, {rate:.0f}/s"
+        if self._terminal is None:
+            self.say(text)
+        else:
+            # A line that is written over.
+            self._terminal.write(f"\r{text} " + ("\n" if done >= total else ""))
+            self._terminal.flush()
 
 
 class JsonReport:
@@ -67,6 +77,7 @@ class JsonReport:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
+        self._pace = _Pace(_SELDOM, _SELDOM)
 
     def events(self, events: Sequence[Event], would: bool = False) -> None:
         for event in events:
@@ -90,7 +101,8 @@ class JsonReport:
         self._write({"event": "error", "where": where, "text": text})
 
     def progress(self, done: int, total: int) -> None:
-        pass
+        if self._pace.rate(done, total) is not None:
+            self._write({"event": "progress", "done": done, "total": total})
 
     def _write(self, facts: dict[str, Any]) -> None:
         time = datetime.now().astimezone().isoformat(timespec="milliseconds")
@@ -131,22 +143,29 @@ def _plain(text: str) -> str:
     return "".join([c if c.isprintable() else ascii(c)[1:-1] for c in text])
 
 
-class _Progress:
-    """A line on a terminal that is written over."""
+class _Pace:
+    """Tells when it is time to show how far a pass is.
 
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self._begun = self._shown = 0.0
+    :param first: seconds that a pass takes at least to be shown at all
+    :param often: seconds between two signs; the end is shown where anything was
+    """
 
-    def show(self, done: int, total: int) -> None:
+    def __init__(self, first: float, often: float) -> None:
+        self._first = first
+        self._often = often
+        self._begun = 0.0
+        self._shown: float | None = None
+
+    def rate(self, done: int, total: int) -> float | None:
+        """Keys in a second since its begin; None: it is not time yet."""
         now = time.monotonic()
-        if done == 0 or not self._begun:
-            self._begun = self._shown = now
-        if now - self._begun < 1 or (now - self._shown < _OFTEN and done < total):
-            return
+        if done == 0:
+            self._begun, self._shown = now, None
+        if self._shown is None:
+            due = now - self._begun >= self._first
+        else:
+            due = now - self._shown >= self._often or done >= total
+        if not due:
+            return None
         self._shown = now
-        percent = 100 * done // max(total, 1)
-        rate = done / (now - self._begun)
-        self._out.write(f"\rfull pass: {done} of {total} keys, {percent} %, {rate:.0f}/s ")
-        self._out.write("\n" if done >= total else "")
-        self._out.flush()
+        return done / max(now - self._begun, 1e-9)

@@ -62,7 +62,7 @@ class Event(NamedTuple):
 
 
 class FullPass(ABC):
-    """A pass over everything: take each piece, then finish, else close without finishing."""
+    """A pass over everything: take each piece, finish, commit; then, or instead, close."""
 
     @abstractmethod
     async def take(self, piece: Sequence[Entry]) -> None:
@@ -70,14 +70,22 @@ class FullPass(ABC):
 
     @abstractmethod
     async def finish(self) -> list[Event]:
-        """After the last piece: remove what is gone, mend drift, commit.
+        """After the last piece: find what is gone, and what somebody else has changed.
 
-        :returns: what was done; of a comparison what would have to be done
+        :returns: what somebody else has changed, to be told before it is mended; of a comparison
+            all that would have to be done
+        """
+
+    @abstractmethod
+    async def commit(self) -> list[Event]:
+        """Make it all so, and the position.
+
+        :returns: what was done, but for what `finish` has told; nothing of a comparison
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Undo what is not committed; nothing after `finish`."""
+        """Undo what is not committed."""
 
 
 class Sink(ABC):
@@ -86,11 +94,18 @@ class Sink(ABC):
     :ivar name: its address for people, without secrets
     :ivar forgets: whether it needs a full pass after each `open`, before it can apply changes
     :ivar prefixes: what of the source it mirrors, each with how often to pass over it, seconds
+    :ivar lacks: what `peek` has found not to be there yet, though it is taken for empty
+    :ivar connected: False once a connection that was there is lost, also before anything fails
     """
 
     name: str
     forgets: bool
     prefixes: dict[bytes, float]
+    lacks: Sequence[str] = ()
+
+    @property
+    def connected(self) -> bool:
+        return True
 
     @abstractmethod
     async def open(self) -> Position | None:

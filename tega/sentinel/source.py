@@ -78,11 +78,16 @@ class Source(ABC):
     :ivar name: its address for people, without secrets
     :ivar lists_back: whether it can list old revisions
     :ivar newest: the newest revision that it has told of
+    :ivar connected: False once a connection that was there is lost, also before anything fails
     """
 
     name: str
     lists_back: bool
     newest: int = 0
+
+    @property
+    def connected(self) -> bool:
+        return True
 
     @abstractmethod
     async def open(self) -> None:

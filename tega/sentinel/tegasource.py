@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import re2
 
 from tega import paths, strictjson
-from tega.driver import AsyncDriver
 from tega.driver.async_driver import Change, Watch
-from tega.driver.errors import CRUDException, DriverError
+from tega.driver.errors import CRUDException
 from tega.paths import Path
+from tega.sentinel.access import Access
 from tega.sentinel.address import Address
 from tega.sentinel.replica import NOTHING, Cut, Node, Place, Replica
 from tega.sentinel.source import Away, Batch, Compacted, Entry, Listing, Position, Source
+from tega.sentinel.tega import Tega, errors
 
 #: Keys of a piece of a listing.
 _PIECE: Final = 500
 
-#: Most seconds for an answer.
-_PATIENCE: Final = 20.0
+#: Around whatever asks the server.
+_errors = partial(errors, Away)
 
 
 class TegaSource(Source):
@@ -36,36 +37,36 @@ class TegaSource(Source):
 
     lists_back = False
 
-    def __init__(self, address: Address, places: Iterable[Place]) -> None:
+    def __init__(self, address: Address, access: Access, places: Iterable[Place]) -> None:
         self.name = str(address)
         self.newest = 0
-        self._address = address
+        self._tega = Tega(address, access)
         self._cut = Cut(places)
-        self._driver: AsyncDriver | None = None
         # A watch that began before the listing of this position.
         self._begun: tuple[Position, Watch] | None = None
         self._following = False
 
+    @property
+    def connected(self) -> bool:
+        return self._tega.connected
+
     async def open(self) -> None:
-        await self.close()
-        self._driver = AsyncDriver(self._address.host, self._address.port, timeout=_PATIENCE)
+        self._begun = None
         with _errors():
-            await self._driver.connect()
-            async with self._driver.tx() as nothing:
+            driver = await self._tega.open()
+            async with driver.tx() as nothing:
                 pass
         assert nothing.result is not None
         self.newest = nothing.result["seq"]
 
     async def close(self) -> None:
-        driver, self._driver = self._driver, None
         self._begun = None
-        if driver is not None:
-            await driver.close()
+        await self._tega.close()
 
     async def listing(self, prefixes: Sequence[bytes], position: Position | None) -> Listing:
-        driver = self._opened()
         watch = None
         with _errors():
+            driver = self._tega.driver
             if not self._following:
                 # A server forgets at its end what was before. So it is watched from here on.
                 watch = await self._watch(None).__aenter__()
@@ -106,7 +107,8 @@ class TegaSource(Source):
         if begun is not None and begun[0] == position:
             watch = begun[1]
         else:
-            watch = self._watch(f"{position.revision}@{position.life}")
+            with _errors():
+                watch = self._watch(f"{position.revision}@{position.life}")
         return self._changes(position, replica, watch)
 
     async def _changes(
@@ -117,7 +119,7 @@ class TegaSource(Source):
             with _errors():
                 async with watch:
                     async for changes in _transactions(watch):
-                        if self._opened().life != position.life:
+                        if self._tega.driver.life != position.life:
                             raise Compacted
                         self.newest = changes[-1].seq
                         if changes[0].resync or changes[0].seq > position.revision:
@@ -128,15 +130,10 @@ class TegaSource(Source):
     def _watch(self, since: str | None) -> Watch:
         place = _common(self._cut.prefixes)
         if place:
-            return self._opened().watch(paths.dotted(place), since)
+            return self._tega.driver.watch(paths.dotted(place), since)
         # Of several roots: one watch, so that what changes together comes together.
         roots = {re2.escape(prefix[0]) for prefix in self._cut.prefixes}
-        return self._opened().watch(f"({'|'.join(sorted(roots))})$", since, regex_flag=True)
-
-    def _opened(self) -> AsyncDriver:
-        if self._driver is None:
-            raise Away("not connected")
-        return self._driver
+        return self._tega.driver.watch(f"({'|'.join(sorted(roots))})$", since, regex_flag=True)
 
 
 def _batch(replica: Replica, changes: list[Change]) -> Batch:
@@ -187,12 +184,3 @@ def _common(prefixes: Sequence[Path]) -> Path:
         while prefix[: len(common)] != common:
             common = common[:-1]
     return common
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Errors of the driver, as a source raises them."""
-    try:
-        yield
-    except (DriverError, OSError, asyncio.TimeoutError) as error:
-        raise Away(str(error) or type(error).__name__) from None

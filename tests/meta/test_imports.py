@@ -12,7 +12,7 @@ TEGA = ROOT / "tega"
 
 #: The floors, lowest first; rooms on one floor may use each other as long as there is no cycle.
 FLOORS = [
-    {"errors", "paths", "strictjson", "heap", "__init__"},
+    {"errors", "paths", "strictjson", "strictyaml", "heap", "__init__"},
     {
         "store", "leaf", "tree", "util", "rpc", "subscriber", "topics", "notices", "protocol",
         "metrics", "access",
@@ -24,8 +24,8 @@ FLOORS = [
     {"cli", "sentinel"},
 ]
 PURE = [
-    "errors", "paths", "strictjson", "store", "leaf", "tree", "util", "rpc", "subscriber", "topics",
-    "notices", "protocol", "metrics",
+    "errors", "paths", "strictjson", "strictyaml", "store", "leaf", "tree", "util", "rpc",
+    "subscriber", "topics", "notices", "protocol", "metrics",
 ]  # fmt: skip
 IMPURE = {"tornado", "asyncio", "socket", "os", "time", "threading", "subprocess"}
 

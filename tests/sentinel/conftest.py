@@ -10,16 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from databases import Database, MariaDB, PostgreSQL, SQLite
+from databases import KINDS, SERVERS, Database, MariaDB, PostgreSQL, SQLite
 from etcdserver import PROGRAM, Etcd
 from mirrors import Mirror
 from processes import Process
 from tegaserver import TegaServer
 
 _NUMBERS = itertools.count(1)
-
-#: The kinds of databases that are servers.
-SERVERS = ["mariadb", "postgresql"]
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +93,7 @@ def sqlite(tmp_path: Path) -> Database:
     return SQLite(tmp_path / "mirror.db")
 
 
-@pytest.fixture(params=["sqlite", *SERVERS])
+@pytest.fixture(params=KINDS)
 def database(request: pytest.FixtureRequest) -> Database:
     """Each kind of database in turn."""
     found = request.getfixturevalue(request.param)

@@ -17,6 +17,7 @@ from typing import Any
 
 import psycopg
 import pymysql
+import pytest
 from processes import Process, find_program, free_port
 
 Row = dict[str, Any]
@@ -24,6 +25,24 @@ Row = dict[str, Any]
 #: An ordinary password, but for the characters that a URL must quote.
 PASSWORD = "s3cr3t/@:word"
 QUOTED = "s3cr3t%2F%40%3Aword"
+
+
+#: The kinds of databases, and those that are servers.
+KINDS = ("sqlite", "mariadb", "postgresql")
+SERVERS = KINDS[1:]
+
+
+def on(*kinds: str, of: Sequence[str] = KINDS) -> pytest.MarkDecorator:
+    """Try a test of the fixture `database` with these kinds, and in a long run with the others."""
+    return pytest.mark.parametrize(
+        "database",
+        [kind if kind in kinds else pytest.param(kind, marks=pytest.mark.long) for kind in of],
+        indirect=True,
+    )
+
+
+#: What the kernel has for asynchronous I/O is for all servers of a machine, and may be used up.
+_PLAIN_IO = "--innodb-use-native-aio=OFF"
 
 
 class Database:
@@ -150,16 +169,20 @@ class MariaDB(Process):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.port = free_port()
+        (directory / "tmp").mkdir()
         program = find_program("mariadb-install-db")
         assert program is not None
-        subprocess.run(
+        done = subprocess.run(
             [
                 program, "--no-defaults", f"--user={pwd.getpwuid(os.getuid()).pw_name}",
                 f"--datadir={directory / 'data'}", "--auth-root-authentication-method=normal",
-                "--skip-test-db", "--innodb-log-file-size=8M",
+                "--skip-test-db", "--innodb-log-file-size=8M", _PLAIN_IO,
+                f"--tmpdir={directory / 'tmp'}",
             ],
-            check=True, capture_output=True,
+            check=False, capture_output=True, text=True,
         )  # fmt: skip
+        logs = "".join([one.read_text() for one in (directory / "data").glob("*.err")])
+        assert done.returncode == 0, done.stdout + done.stderr + logs
 
     @staticmethod
     def is_installed() -> bool:
@@ -175,7 +198,9 @@ class MariaDB(Process):
             "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=8M", "--skip-name-resolve",
             f"--pid-file={self.directory / 'pid'}",
             # A process is killed here, not the machine.
-            "--innodb-flush-log-at-trx-commit=2",
+            "--innodb-flush-log-at-trx-commit=2", _PLAIN_IO,
+            # A server that starts clears it, whoever's it was.
+            f"--tmpdir={self.directory / 'tmp'}",
         ]  # fmt: skip
 
     def connect(self, database: str | None = None, **options: Any) -> pymysql.Connection[Any]:
@@ -270,14 +295,15 @@ class PostgreSQL(Process):
             shutil.chown(directory, account)
         program = self.find("initdb")
         assert program is not None
-        subprocess.run(
+        done = subprocess.run(
             [
                 program, "--pgdata", str(directory / "data"), "--username", "root", "--no-sync",
                 "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8",
             ],
-            check=True, capture_output=True, cwd=directory, user=account,
+            check=False, capture_output=True, text=True, cwd=directory, user=account,
             extra_groups=None if account is None else [],
         )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
         allowed = directory / "data" / "pg_hba.conf"
         allowed.write_text(
             "host all sentinel 127.0.0.1/32 scram-sha-256\n" + allowed.read_text()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from processes import Process, find_program, free_port
+from processes import Process, connect, find_program, free_port
 
 PROGRAM = find_program("etcd")
 
@@ -26,23 +27,33 @@ def _after(prefix: str) -> str:
 
 
 class Etcd(Process):
-    """An etcd server of one member."""
+    """An etcd server of one member.
 
-    def __init__(self, directory: Path) -> None:
+    :param tls: how the tests speak TLS with it, where its flags say that it does
+    """
+
+    def __init__(
+        self, directory: Path, *flags: str, tls: ssl.SSLContext | None = None
+    ) -> None:
         super().__init__(directory)
         self.port = free_port()
         self._peer_port = free_port()
+        self._flags = flags
+        self._tls = tls
+        self._user: tuple[str, str] | None = None
+        self._token = ""
 
     def command(self) -> Sequence[str]:
         assert PROGRAM is not None
-        url, peer = (f"http://127.0.0.1:{port}" for port in (self.port, self._peer_port))
+        url = f"http{'' if self._tls is None else 's'}://127.0.0.1:{self.port}"
+        peer = f"http://127.0.0.1:{self._peer_port}"
         return [
             PROGRAM, "--data-dir", str(self.directory / "data"), "--logger", "zap",
             "--log-level", "error", "--listen-client-urls", url, "--advertise-client-urls", url,
             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
             "--initial-cluster", f"default={peer}", "--max-request-bytes", "4194304",
             # One member need not wait long before it elects itself.
-            "--heartbeat-interval", "10", "--election-timeout", "100",
+            "--heartbeat-interval", "10", "--election-timeout", "100", *self._flags,
         ]  # fmt: skip
 
     def is_ready(self) -> bool:
@@ -54,13 +65,35 @@ class Etcd(Process):
 
     def url(self, prefix: str = "") -> str:
         """Where it is, as the product is told."""
-        return f"etcd://127.0.0.1:{self.port}{prefix}"
+        return f"etcd{'' if self._tls is None else 's'}://127.0.0.1:{self.port}{prefix}"
+
+    def protect(self, users: Mapping[str, tuple[str, str]]) -> None:
+        """Want a user and a password from now on.
+
+        :param users: beside root: by name the password, and the prefix that may be used
+        """
+        for name in ("root", *users):
+            password, prefix = users.get(name, ("of-root", ""))
+            self.ask("auth/user/add", {"name": name, "password": password})
+            self.ask("auth/role/add", {"name": name})
+            self.ask("auth/user/grant", {"user": name, "role": name})
+            if prefix:
+                may = {"permType": "READWRITE", "key": code(prefix), "range_end": _after(prefix)}
+                self.ask("auth/role/grant", {"name": name, "perm": may})
+        self.ask("auth/enable", {})
+        self._user = ("root", "of-root")
 
     def ask(self, method: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Call a method, such as ``kv/put``; what comes back."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        if self._user is not None and method != "auth/authenticate":
+            # A token is of one run of the server.
+            name, password = self._user
+            answer = self.ask("auth/authenticate", {"name": name, "password": password})
+            self._token = answer["token"]
+        connection = connect(self.port, self._tls)
         try:
-            connection.request("POST", f"/v3/{method}", json.dumps(body))
+            headers = {"Authorization": self._token} if self._token else {}
+            connection.request("POST", f"/v3/{method}", json.dumps(body), headers)
             answer = connection.getresponse()
             data = answer.read()
             assert answer.status == 200, data

@@ -9,7 +9,7 @@ import things
 from databases import Database
 from etcdserver import Etcd
 from processes import until
-from sentinels import Sentinel
+from sentinels import IN_STEP, Sentinel
 
 #: What the product calls its own tables.
 CHECKPOINT = "tega_sentinel"
@@ -46,7 +46,9 @@ class Mirror:
         return found, {text(row["source_key"]) for row in self.database.rows(REJECTS)}
 
     def settle(self) -> None:
-        """Wait until the table is what it must be."""
+        """Wait until the table is what it must be, and the service, if it runs, says so."""
+        if self.sentinel.alive:
+            self.sentinel.says(IN_STEP)
         expected = self.expected()
         try:
             until(lambda: self.found() == expected, "the table equals the source")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -44,6 +46,13 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
+
+
+def connect(port: int, tls: ssl.SSLContext | None) -> http.client.HTTPConnection:
+    """A connection to a service, with TLS where it speaks that."""
+    if tls is None:
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    return http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=tls)
 
 
 def find_program(name: str, *places: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import os
 import re
@@ -11,10 +12,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 from processes import PATIENCE, REPOSITORY, children, free_port, until
+
+from tega.sentinel.main import main
 
 #: What it says once it is in step.
 IN_STEP = re.compile(r"tega-sentinel: in step with \S+ at revision (\d+)")
@@ -84,8 +89,24 @@ class Sentinel:
         """What the process that was started last has said."""
         return "\n".join(self.lines[self._since :])
 
-    def run(self, *more: str, seconds: float = PATIENCE) -> Ended:
-        """Run the command with more arguments to its end, beside the service or without it."""
+    def run(self, *more: str) -> Ended:
+        """Run the command with more arguments to its end, beside the service or without it.
+
+        It runs in this process: to start one takes longer than what is done.
+        """
+        said = io.StringIO()
+        variables = mock.patch.dict(os.environ, _environment(self.variables), clear=True)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            with variables, redirect_stdout(said), redirect_stderr(said):
+                status = main([*self.arguments, *more])
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        return Ended(status, said.getvalue())
+
+    def run_apart(self, *more: str, seconds: float = PATIENCE) -> Ended:
+        """The same in a process of its own."""
         done = subprocess.run(
             [*self.command, *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             cwd=self._cwd, env=_environment(self.variables), timeout=seconds, check=False,
@@ -110,6 +131,19 @@ class Sentinel:
         for line in process.stdout:
             self.lines.append(line.rstrip("\n"))
             self.heard(line)
+
+    def launch_until_it_hears(self) -> None:
+        """Start the service, and wait no longer than until SIGTERM would not just end it."""
+        self.launch()
+        status = Path(f"/proc/{self.pid}/status")
+
+        def hears() -> bool:
+            caught = next(
+                line for line in status.read_text().splitlines() if line.startswith("SigCgt")
+            )
+            return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+        until(hears, "it hears SIGTERM")
 
     def start(self) -> int:
         """Start the service, and wait until it is in step; the revision that it names."""
@@ -153,9 +187,9 @@ class Sentinel:
         """End it at once, as a crash does."""
         self._end(signal.SIGKILL)
 
-    def end(self) -> int:
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End it in order; its exit status."""
-        return self._end(signal.SIGTERM)
+        return self._end(number)
 
     def _end(self, number: signal.Signals) -> int:
         assert self._process is not None

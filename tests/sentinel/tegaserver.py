@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from processes import REPOSITORY, Process, free_port
+from processes import REPOSITORY, Process, connect, free_port
 
 
 def _url(path: Sequence[str]) -> str:
@@ -18,12 +19,20 @@ def _url(path: Sequence[str]) -> str:
 
 
 class TegaServer(Process):
-    """A tega server, with data of its own."""
+    """A tega server, with data of its own.
 
-    def __init__(self, directory: Path, *flags: str) -> None:
+    :param tls: how the tests speak TLS with it, where it does
+    :ivar token: what the tests show, where it wants one
+    """
+
+    def __init__(
+        self, directory: Path, *flags: str, tls: ssl.SSLContext | None = None
+    ) -> None:
         super().__init__(directory)
         self.port = free_port()
+        self.token: str | None = None
         self._flags = flags
+        self._tls = tls
 
     def command(self) -> Sequence[str]:
         return [
@@ -42,13 +51,14 @@ class TegaServer(Process):
 
     def url(self, path: str) -> str:
         """Where a dotted path is, as the product is told."""
-        return f"tega://127.0.0.1:{self.port}/{path}"
+        return f"tega{'' if self._tls is None else 's'}://127.0.0.1:{self.port}/{path}"
 
     def ask(self, method: str, url: str, body: Any = None) -> tuple[int, Any]:
         """Send a request; the status and the body of the answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = connect(self.port, self._tls)
+        headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
         try:
-            connection.request(method, url, None if body is None else json.dumps(body))
+            connection.request(method, url, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
         finally:

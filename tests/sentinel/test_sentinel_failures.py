@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from databases import SQLite
+from databases import SERVERS, SQLite, on
 from mirrors import Mirror
 from processes import until
 from things import PREFIX, thing
@@ -27,6 +27,7 @@ def test_what_happened_while_it_was_away(one_mirror: Mirror) -> None:
     much_happens_while_away(one_mirror, compacted=False)
 
 
+@on("mariadb")
 def test_what_happened_while_it_was_away_and_the_history_is_gone(mirror: Mirror) -> None:
     much_happens_while_away(mirror, compacted=True)
 
@@ -104,6 +105,7 @@ def test_it_stands_still_for_a_while(one_mirror: Mirror) -> None:
     mirror.check()
 
 
+@on("mariadb", "postgresql")
 def test_another_one_takes_over(mirror: Mirror) -> None:
     """Of two with one name and one sink, the later one goes on, and nothing is done twice."""
     mirror.prepare()
@@ -140,19 +142,20 @@ def test_two_sinks_of_one_source_do_not_mind_each_other(one_mirror: Mirror, tmp_
 # -- the source is away ---------------------------------------------------------------------------
 
 
-def test_it_starts_before_its_source_and_its_database(server_mirror: Mirror) -> None:
-    server = server_mirror.database.server
+@on("postgresql", of=SERVERS)
+def test_it_starts_before_its_source_and_its_database(mirror: Mirror) -> None:
+    server = mirror.database.server
     assert server is not None
-    fill(server_mirror, 5)
-    server_mirror.etcd.kill()
+    fill(mirror, 5)
+    mirror.etcd.kill()
     server.kill()
-    server_mirror.sentinel.launch()
+    mirror.sentinel.launch()
     time.sleep(2)
-    assert server_mirror.sentinel.alive, server_mirror.sentinel.said
+    assert mirror.sentinel.alive, mirror.sentinel.said
     server.start()
     time.sleep(1)
-    server_mirror.etcd.start()
-    server_mirror.check()
+    mirror.etcd.start()
+    mirror.check()
 
 
 def test_the_source_stands_still(one_mirror: Mirror) -> None:
@@ -236,9 +239,9 @@ def test_history_is_forgotten_while_a_long_listing_is_read(one_mirror: Mirror) -
 # -- the sink is away -----------------------------------------------------------------------------
 
 
-def test_a_long_outage_of_the_database_costs_bounded_memory(server_mirror: Mirror) -> None:
+@on("mariadb", of=SERVERS)
+def test_a_long_outage_of_the_database_costs_bounded_memory(mirror: Mirror) -> None:
     """100 MiB of changes come meanwhile."""
-    mirror = server_mirror
     server = mirror.database.server
     assert server is not None
     mirror.sentinel.start()

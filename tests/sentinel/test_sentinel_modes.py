@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import os
 import re
+import signal
 import subprocess
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from databases import PASSWORD, QUOTED, SQLite
+from databases import PASSWORD, QUOTED, Database, SQLite
+from etcdserver import Etcd
 from mirrors import Mirror
 from processes import PATIENCE, REPOSITORY, free_port, until
 from sentinels import Ended
+from sqlalchemy.engine import make_url
 from things import PREFIX, thing
+
+from tega.sentinel import report
+from tega.sentinel.sql import dialect
 
 
 def fill(mirror: Mirror, count: int = 10) -> None:
@@ -147,8 +155,16 @@ def test_verify_sees_small_differences(mirror: Mirror) -> None:
 def test_verify_before_there_is_anything(one_mirror: Mirror) -> None:
     mirror = one_mirror
     fill(mirror, 2)
-    assert mirror.sentinel.run("--verify").status == 1
-    assert mirror.database.tables() == []
+    for mode, status in (("--verify", 1), ("--dry-run", 0)):
+        done = mirror.sentinel.run(mode)
+        assert done.status == status
+        assert len(re.findall("would insert thing", done.said)) == 2
+        if isinstance(mirror.database, SQLite):
+            assert f"file {mirror.database.file} is not there yet" in done.said
+            assert not mirror.database.file.exists()
+        else:
+            assert "table thing is not there yet" in done.said
+        assert mirror.database.tables() == []
 
 
 def test_verify_while_all_is_changing(one_mirror: Mirror) -> None:
@@ -188,6 +204,32 @@ def test_drift_is_reported_and_mended(mirror: Mirror) -> None:
     }  # fmt: skip
 
 
+def test_drift_is_told_before_it_is_mended(
+    etcd: Etcd, postgresql: Database, tmp_path: Path
+) -> None:
+    mirror = Mirror(etcd, postgresql, tmp_path, ["--interval", "0.5"])
+    try:
+        fill(mirror, 3)
+        mirror.prepare()
+        # To commit takes a while.
+        postgresql.run(
+            "CREATE FUNCTION slow() RETURNS trigger AS "
+            "$$ BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$ LANGUAGE plpgsql"
+        )
+        postgresql.run(
+            "CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON thing DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW WHEN (NEW.number = 1) EXECUTE FUNCTION slow()"
+        )
+        mirror.sentinel.start()
+        postgresql.run("UPDATE thing SET number = 1000 WHERE name = 't1'")
+        mirror.sentinel.says(r"update.*'t1'.*number 1000 -> 1 .*\[drift\]")
+        assert mirror.found()[0]["t1"]["number"] == 1000
+        mirror.check()
+        assert len(re.findall(r"\[drift\]", mirror.sentinel.said)) == 1
+    finally:
+        mirror.close()
+
+
 def test_full_passes_without_drift_write_nothing(one_mirror: Mirror) -> None:
     mirror = one_mirror
     mirror.sentinel.arguments += ["--interval", "0.1"]
@@ -218,12 +260,27 @@ def test_drift_while_it_is_away_is_mended(one_mirror: Mirror) -> None:
 def test_it_ends_in_order_whenever_it_is_asked_to(one_mirror: Mirror) -> None:
     mirror = one_mirror
     fill(mirror, 100)
-    for wait in (0.5, 0.7, 0.9, 1.1):
-        mirror.sentinel.launch()
+    for wait in (0, 0.2, 0.4, 0.6):
+        mirror.sentinel.launch_until_it_hears()
         time.sleep(wait)
-        assert mirror.sentinel.end() in (0, -15), mirror.sentinel.said[-2000:]
+        assert mirror.sentinel.end() == 0, mirror.sentinel.said[-2000:]
     mirror.sentinel.start()
     mirror.check()
+
+
+def test_what_is_done_once_and_ended_before_is_not_done(one_mirror: Mirror) -> None:
+    """Nobody may take it for an answer."""
+    sentinel = one_mirror.sentinel
+    fill(one_mirror, 3)
+    plain = list(sentinel.arguments)
+    for mode in ("--verify", "--once"):
+        sentinel.arguments = [*plain, mode]
+        for number in (signal.SIGTERM, signal.SIGINT):
+            sentinel.launch_until_it_hears()
+            assert sentinel.end(number) == 128 + number, sentinel.said
+    sentinel.arguments = plain
+    sentinel.launch_until_it_hears()
+    assert sentinel.end(signal.SIGINT) == 0
 
 
 def test_it_ends_in_order_while_its_database_is_away(server_mirror: Mirror) -> None:
@@ -303,7 +360,7 @@ def test_health_and_metrics(one_mirror: Mirror) -> None:
 
 def test_progress_of_a_long_pass_is_shown(mirror_of_sqlite: Mirror) -> None:
     mirror = mirror_of_sqlite
-    for start in range(0, 30_000, 100):
+    for start in range(0, 20_000, 100):
         mirror.etcd.change({
             f"{PREFIX}lab/{number}": thing(f"t{number}", number)
             for number in range(start, start + 100)
@@ -321,10 +378,44 @@ def test_progress_of_a_long_pass_is_shown(mirror_of_sqlite: Mirror) -> None:
     os.close(reader)
     assert process.wait(PATIENCE) == 0
     percents = [int(one) for one in re.findall(rb"(\d+) ?%", shown)]
-    assert b"30000" in shown
+    assert b"20000" in shown
     assert percents == sorted(percents)
     assert len(set(percents)) >= 3, shown
     mirror.verify()
+
+
+def test_progress_of_a_long_pass_is_a_line_where_there_is_no_terminal(
+    mirror_of_sqlite: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = mirror_of_sqlite
+    for start in range(0, 2_000, 100):
+        mirror.etcd.change({
+            f"{PREFIX}lab/{number}": thing(f"t{number}", number)
+            for number in range(start, start + 100)
+        })  # fmt: skip
+    # As if a moment were ten seconds.
+    monkeypatch.setattr(report, "_SELDOM", 0.01)
+    done = mirror.sentinel.run("--once")
+    assert re.search(r"(?m)^tega-sentinel: full pass: \d+ of 2000 keys, \d+ %, \d+/s$", done.said)
+    done = mirror.sentinel.run("--verify", "--log-format", "json")
+    lines = [json.loads(line) for line in done.said.splitlines()]
+    shown = [(one["done"], one["total"]) for one in lines if one["event"] == "progress"]
+    assert shown == sorted(shown)
+    assert shown[-1] == (2000, 2000)
+
+
+def test_a_connection_that_breaks_is_told_without_a_traceback(
+    server_database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It cannot even be rolled back, which is no news: what was under way tells that it failed."""
+    engine = dialect.connect(make_url(server_database.url))
+    connection = engine.raw_connection()
+    connection.cursor().execute("SELECT 1")
+    server_database.cut_others()
+    with caplog.at_level(logging.DEBUG):
+        connection.close()
+    engine.dispose()
+    assert [record.message for record in caplog.records if record.exc_info] == []
 
 
 # -- wrong use ------------------------------------------------------------------------------------
@@ -345,7 +436,7 @@ def test_wrong_use_is_refused_by_name(
     mirror_of_sqlite: Mirror, arguments: list[str], word: str
 ) -> None:
     mirror_of_sqlite.sentinel.arguments = arguments
-    done = mirror_of_sqlite.sentinel.run(seconds=20)
+    done = mirror_of_sqlite.sentinel.run_apart(seconds=20)
     assert done.status != 0
     assert word in done.said
 
@@ -356,6 +447,6 @@ def test_once_does_not_wait_for_ever(mirror_of_sqlite: Mirror) -> None:
     place = mirror_of_sqlite.sentinel.arguments.index("--source") + 1
     mirror_of_sqlite.sentinel.arguments[place] = f"etcd://127.0.0.1:{free_port()}"
     for mode in ("--once", "--verify", "--dry-run"):
-        done = mirror_of_sqlite.sentinel.run(mode, seconds=60)
+        done = mirror_of_sqlite.sentinel.run_apart(mode, seconds=60)
         assert done.status not in (0, 1) or mode != "--verify"
         assert done.status != 0

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import pytest
 from changes import Stream
+from databases import SERVERS, on
 from mirrors import Mirror
 from processes import PATIENCE
 
@@ -51,12 +52,14 @@ def play(
     counted(mirror, stream)
 
 
+@on("postgresql")
 def test_a_stream(mirror: Mirror) -> None:
     """Nothing happens to anybody; full passes go on all the time."""
     mirror.sentinel.arguments += ["--interval", "0.2"]
     play(mirror, 1, 2, lambda dice: time.sleep(0.2))
 
 
+@on("mariadb")
 @pytest.mark.parametrize("seed", [11, pytest.param(12, marks=pytest.mark.long)])
 def test_the_sentinel_is_killed_again_and_again(mirror: Mirror, seed: int) -> None:
     mirror.sentinel.arguments += ["--interval", "0.3"]
@@ -84,8 +87,9 @@ def test_the_database_is_killed_again_and_again(server_mirror: Mirror) -> None:
     play(server_mirror, 21, 5, disturb)
 
 
-def test_the_database_stands_still_again_and_again(server_mirror: Mirror) -> None:
-    server = server_mirror.database.server
+@on("postgresql", of=SERVERS)
+def test_the_database_stands_still_again_and_again(mirror: Mirror) -> None:
+    server = mirror.database.server
     assert server is not None
 
     def disturb(dice: random.Random) -> None:
@@ -94,7 +98,7 @@ def test_the_database_stands_still_again_and_again(server_mirror: Mirror) -> Non
         time.sleep(dice.uniform(0.1, 0.8))
         server.resume()
 
-    play(server_mirror, 31, 3, disturb)
+    play(mirror, 31, 3, disturb)
 
 
 def test_etcd_is_killed_again_and_again(one_mirror: Mirror) -> None:
@@ -108,6 +112,7 @@ def test_etcd_is_killed_again_and_again(one_mirror: Mirror) -> None:
     play(mirror, 41, 4, disturb)
 
 
+@on("postgresql")
 def test_everybody_is_killed_and_the_history_forgotten(mirror: Mirror) -> None:
     """Where the history is gone, a listing shows the same one event for each thing."""
     server = mirror.database.server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,40 @@ def test_a_table_that_is_there_cannot_hold_all_of_unicode(
         assert names == {"plain", "café"}
         assert set(rejects(mirror)) == {f"{PREFIX}lab/2", f"{PREFIX}lab/3"}
         assert mirror.sentinel.end() == 0
+    finally:
+        mirror.close()
+
+
+def test_a_table_that_is_there_compares_its_texts_as_old_ones_do(
+    etcd: Etcd, one_mariadb: MariaDB, tmp_path: Path
+) -> None:
+    """Its key must tell texts apart, but for spaces at their end; the others need not."""
+    one_mariadb.mend()
+    database = one_mariadb.database("loose")
+    database.run(
+        "CREATE TABLE thing (name VARCHAR(64) PRIMARY KEY, site VARCHAR(64), kind VARCHAR(40), "
+        "number BIGINT, ratio DOUBLE, up BOOLEAN, seen DATETIME, note LONGTEXT) "
+        "COLLATE utf8mb4_general_ci"
+    )
+    mirror = Mirror(etcd, database, tmp_path)
+    etcd.put(f"{PREFIX}lab/1", thing("one", kind="a"))
+    try:
+        done = mirror.sentinel.run("--once")
+        assert done.status == 4
+        assert "table thing: column name" in done.said
+        assert "collation utf8mb4_nopad_bin" in done.said
+        database.run("ALTER TABLE thing MODIFY name VARCHAR(64) COLLATE utf8mb4_bin")
+        mirror.sentinel.arguments += ["--interval", "0.3"]
+        mirror.sentinel.start()
+        etcd.put(f"{PREFIX}lab/2", thing("one ", kind="b"))
+        etcd.put(f"{PREFIX}lab/1", thing("one", kind="A"))
+        mirror.sentinel.says("update.*'a' -> 'A'")
+        time.sleep(1)
+        assert [(row["name"], row["kind"]) for row in database.rows("thing")] == [("one", "A")]
+        assert "spaces at its end" in rejects(mirror)[f"{PREFIX}lab/2"][1]
+        assert "drift" not in mirror.sentinel.said
+        assert mirror.sentinel.end() == 0
+        mirror.verify()
     finally:
         mirror.close()
 

@@ -14,8 +14,8 @@ import pytest
 
 from tega.errors import Malformed
 from tega.sentinel import address
+from tega.sentinel.ends import ends
 from tega.sentinel.engine import Backoff, _Waiting
-from tega.sentinel.main import ends
 from tega.sentinel.report import JsonReport, TextReport, line
 from tega.sentinel.settings import load
 from tega.sentinel.sink import Event
@@ -59,7 +59,7 @@ def test_wrong_addresses(url: str, says: str) -> None:
 def test_a_wrong_sink_shows_no_password() -> None:
     for text in ("nosuch://me:secret@h/x", "mysql+pymysql://me:secret@h:port/x"):
         with pytest.raises(Malformed, match="right is one such as sqlite") as caught:
-            read_url(text, None)
+            read_url(text)
         assert "secret" not in str(caught.value)
 
 
@@ -67,7 +67,7 @@ def test_a_wrong_sink_shows_no_password() -> None:
     ("flags", "says"),
     [
         ([], "give --source"),
-        (["-s", "etcd://h"], "give --sink"),
+        (["-s", "etcd://h"], "give --mapping"),
         (["-s", "etcd://h", "-k", "sqlite://"], "give --mapping"),
         (["-s", "etcd://h", "-k", "sqlite://", "-m", "/none"], "setting mapping: .*No such file"),
         (["-s", "tega://h", "--preset", "titania"], "the mapping is of etcd, and the source tega"),

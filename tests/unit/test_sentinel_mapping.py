@@ -143,6 +143,7 @@ def test_where_values_come_from(column: str, value: Any, becomes: Any) -> None:
         ("a: [", "mapping m: .*line 1"),
         ("tables: {}", "tables: it must name tables"),
         ("a: 1", "'a' is not known here; there are tables"),
+        (table("n: {type: json, from: {constant: &a [*a]}}"), "an alias in it stands for itself"),
         ("tables: {t: 1}", r"tables\.t: it must hold .*primary_key"),
         ("tables: {t: {}}", r"tables\.t: primary_key is missing"),
         ("tables: {a.b.c: {}}", r"SCHEMA\.TABLE"),

@@ -61,7 +61,7 @@ async def passed(
         try:
             for start in range(0, len(entries), 2):
                 await made.take(entries[start : start + 2])
-            return await made.finish()
+            return [*await made.finish(), *await made.commit()]
         except Again:
             continue
         finally:

@@ -55,6 +55,9 @@ class Comparison(FullPass):
     async def finish(self) -> list[Event]:
         return await self._database.run(self._finish)
 
+    async def commit(self) -> list[Event]:
+        return []
+
     async def close(self) -> None:
         self._wanted.clear()
 

@@ -26,6 +26,9 @@ T = TypeVar("T")
 #: The digest of no mapping.
 _NONE: Final = ""
 
+#: A database with nothing in it.
+_EMPTY: Final = URL.create("sqlite")
+
 
 class Database:
     """A database.
@@ -49,6 +52,7 @@ class Database:
         self._source = source
         self._engine = dialects.connect(url)
         self._url = url
+        self._nowhere = False
         self.own: schema.Own
         self.keys: Keys
         self.targets: dict[str, schema.Target] = {}
@@ -118,11 +122,22 @@ class Database:
         self._revision = revision
         self._claimed = True
 
-    def peek(self) -> Position | None:
-        """The position of the mirror, changing nothing."""
+    def peek(self) -> tuple[Position | None, list[str]]:
+        """The position of the mirror, and what is not there yet; changes nothing."""
+        file = dialects.missing_file(self._url)
+        if file is not None or self._nowhere:
+            self._nowhere = file is not None
+            self._engine.dispose()
+            # An empty database instead: to connect would make the file.
+            self._engine = dialects.connect(_EMPTY if self._nowhere else self._url)
         with self.begin() as connection:
             self._describe(connection)
-            return self._read(connection) if self.has(connection)(self.own.checkpoint) else None
+            there = self.has(connection)
+            position = self._read(connection) if there(self.own.checkpoint) else None
+            tables = [one.sql for one in self.targets.values() if not there(one.sql)]
+        if file is not None:
+            return position, [f"file {file}"]
+        return position, [f"table {table.fullname}" for table in tables]
 
     def _read(self, connection: Connection) -> Position | None:
         table = self.own.checkpoint

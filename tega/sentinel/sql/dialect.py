@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import exc
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Dialect, Engine
 
 from tega.errors import Malformed
@@ -26,7 +28,7 @@ _OWN_SCHEMA: Final = "tega_sentinel"
 _MYSQL_DATA: Final = frozenset((1292, 1364, 1366, 1411, 1644, 3819, 3988, 4025))
 
 
-def read_url(text: str, password: str | None) -> URL:
+def read_url(text: str) -> URL:
     """Read the address of a database.
 
     :raises Malformed: where it is none
@@ -41,7 +43,7 @@ def read_url(text: str, password: str | None) -> URL:
             "sqlite:////var/lib/tega/mirror.db, mysql+pymysql://USER@HOST/DATABASE, "
             "postgresql+psycopg://USER@HOST/DATABASE, etcd://HOST:PORT/PREFIX, tega://HOST:PORT/PATH"
         ) from None
-    return url if password is None else url.set(password=password)
+    return url
 
 
 def connect(url: URL) -> Engine:
@@ -64,11 +66,31 @@ def connect(url: URL) -> Engine:
         engine = sa.create_engine(url, connect_args=arguments, hide_parameters=True)
     except ImportError as error:
         raise Malformed(
-            f"the sink needs a driver that is not installed ({error}): pip install 'tega[sentinel]'"
+            f"the sink needs a driver that is not installed ({error}): tega[sentinel] has those "
+            "for mysql+pymysql:// and postgresql+psycopg://, others are to be installed beside it"
         ) from None
     if name in ("mysql", "mariadb"):
         sa.event.listen(engine, "connect", _strict)
+    # A connection that cannot even be given up is no news: what it was for has failed, and tells.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     return engine
+
+
+def missing_file(url: URL) -> Path | None:
+    """The file of a database that is one, where it is not there; to connect would make it."""
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    assert url.database is not None
+    if url.database.startswith("file:"):  # A URI of SQLite's own, which says what may be made.
+        return None
+    file = Path(url.database)
+    return None if file.exists() else file
+
+
+def module(dialect: Dialect) -> Any:
+    """SQLAlchemy's module for a kind of database; those of others need not be loaded."""
+    name = "mysql" if is_mysql(dialect) else dialect.name
+    return importlib.import_module(f"sqlalchemy.dialects.{name}")
 
 
 def _strict(connection: Any, record: Any) -> None:
@@ -114,14 +136,23 @@ class Charset(NamedTuple):
             return False
         return True
 
-    def problem(self, dialect: Dialect) -> str | None:
-        """What is wrong with it; None: nothing."""
+    @property
+    def pads(self) -> bool:
+        """Whether texts are the same that differ in spaces at their end."""
+        return not ("_nopad_" in self.collation or "_0900_" in self.collation)
+
+    def problem(self, dialect: Dialect, key: bool) -> str | None:
+        """What is wrong with it; None: nothing.
+
+        :param key: whether rows are told apart by it
+        """
         if self.name not in _CODECS:
             return f"its character set is {self.name}: change it to utf8mb4"
-        if self.collation.endswith("_ci"):
+        if key and not self.collation.endswith("_bin"):
             return (
-                f"texts that differ only in case would be one under {self.collation}: change it to "
-                f"character set utf8mb4, collation {collation(dialect)}"
+                "it is part of the primary key, and texts that differ, in case or otherwise, may "
+                f"be the same under {self.collation}: change it to character set utf8mb4, "
+                f"collation {collation(dialect)}"
             )
         return None
 
@@ -149,6 +180,7 @@ def sql_type(kind: Type, dialect: Dialect) -> sa.types.TypeEngine[Any]:
     """The type that a column gets in a database."""
     made: dict[str, sa.types.TypeEngine[Any]]
     if is_mysql(dialect):
+        mysql = module(dialect)
         same = {"charset": "utf8mb4", "collation": collation(dialect)}
         made = {
             "string": mysql.VARCHAR(kind.size, **same),
@@ -164,14 +196,14 @@ def sql_type(kind: Type, dialect: Dialect) -> sa.types.TypeEngine[Any]:
             "datetime": sa.DateTime(),
         }
         if dialect.name == "postgresql":
-            made["datetime"] = postgresql.TIMESTAMP(precision=kind.size)
+            made["datetime"] = module(dialect).TIMESTAMP(precision=kind.size)
     made |= {"integer": sa.BigInteger(), "number": sa.Double(), "boolean": sa.Boolean()}
     return made[kind.kind]
 
 
-def blob(dialect: Dialect) -> sa.types.TypeEngine[Any]:
+def blob(dialect: Dialect) -> Any:
     """The type of bytes of any length."""
-    return mysql.LONGBLOB() if is_mysql(dialect) else sa.LargeBinary()
+    return module(dialect).LONGBLOB() if is_mysql(dialect) else sa.LargeBinary()
 
 
 def place(schema: str | None, name: str, dialect: Dialect) -> tuple[str | None, str]:
@@ -190,14 +222,14 @@ def upsert(table: sa.Table, key: Sequence[str], dialect: Dialect) -> Any:
     """A statement that inserts rows, or updates those that are there; None: there is no such."""
     others = [column.name for column in table.columns if column.name not in key]
     if is_mysql(dialect):
-        insert = mysql.insert(table)
+        insert = module(dialect).insert(table)
         # Without another column, one of the key is given the value that it has.
         return insert.on_duplicate_key_update(
             {name: insert.inserted[name] for name in others or key}
         )
     if dialect.name not in ("postgresql", "sqlite"):
         return None
-    made = (postgresql if dialect.name == "postgresql" else sqlite).insert(table)
+    made = module(dialect).insert(table)
     if not others:
         return made.on_conflict_do_nothing(index_elements=list(key))
     return made.on_conflict_do_update(
@@ -249,7 +281,10 @@ def is_about_data(error: exc.SQLAlchemyError) -> bool:
 def sink_error(error: exc.SQLAlchemyError) -> SinkError:
     """The error as a sink raises it: what the database said, without statement and values."""
     original = getattr(error, "orig", None)
-    return SinkError(reason(original if original is not None else error))
+    text = reason(original if original is not None else error)
+    if text == "unable to open database file":
+        text += ": its directory must be there, and this program allowed to write into it"
+    return SinkError(text)
 
 
 def reason(error: BaseException) -> str:

@@ -48,8 +48,13 @@ class SqlPass(FullPass):
 
     async def finish(self) -> list[Event]:
         await self._run(self._finish)
+        self._events = self._writer.events(self._events)
+        return [event for event in self._events if event.drift]
+
+    async def commit(self) -> list[Event]:
+        await self._run(self._commit)
         self._database.passed(self._position)
-        return self._writer.events(self._events)
+        return [event for event in self._events if not event.drift]
 
     async def close(self) -> None:
         await self._database.run(self._close)
@@ -168,6 +173,8 @@ class SqlPass(FullPass):
             self._mend(self._database.targets[table.title])
         if self._position != self._database.position:
             self._move()
+
+    def _commit(self) -> None:
         self._opened().commit()
         self._close()
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import URL, Connection, Dialect, Inspector
 from sqlalchemy.schema import CreateSchema
 
@@ -64,9 +63,16 @@ class Target(NamedTuple):
         """
         for column, value in zip(self.table.columns, values, strict=True):
             charset = self.charsets.get(column.name)
-            if charset is not None and type(value) is str and not charset.holds(value):
+            if charset is None or type(value) is not str:
+                continue
+            if not charset.holds(value):
                 raise Misfit(
                     f"{column.name} is {shown(value)}, but its column holds {charset.name} only"
+                )
+            if charset.pads and value.endswith(" ") and column.name in self.table.primary_key:
+                raise Misfit(
+                    f"{column.name} is {shown(value)}, but {charset.collation}, which its column "
+                    "has, does not tell that from the same without spaces at its end"
                 )
 
     @property
@@ -82,9 +88,9 @@ def own_tables(url: URL, dialect: Dialect) -> Own:
     text = dialects.sql_type(Type("text"), dialect)
     when = dialects.sql_type(Type("datetime"), dialect)
 
-    def ascii_(size: int) -> sa.types.TypeEngine[Any]:
+    def ascii_(size: int) -> Any:
         if dialects.is_mysql(dialect):
-            return mysql.VARCHAR(size, charset="ascii", collation="ascii_bin")
+            return dialects.module(dialect).VARCHAR(size, charset="ascii", collation="ascii_bin")
         return sa.String(size)
 
     def key() -> list[sa.Column[Any]]:
@@ -182,7 +188,8 @@ def prepare(connection: Connection, own: Own, mapped: dict[str, Target]) -> list
             charsets = dialects.charsets(connection, target.sql.schema, target.sql.name)
             for column in target.table.columns:
                 charset = charsets.get(column.name)
-                problem = None if charset is None else charset.problem(connection.dialect)
+                key = column.name in target.table.primary_key
+                problem = None if charset is None else charset.problem(connection.dialect, key)
                 if problem is not None:
                     raise Unfit(f"table {target.sql.fullname}: column {column.name}: {problem}")
             mapped[title] = target._replace(

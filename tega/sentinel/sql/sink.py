@@ -44,7 +44,8 @@ class SqlSink(Sink):
         await self._database.close()
 
     async def peek(self) -> Position | None:
-        return await self._database.run(self._database.peek)
+        position, self.lacks = await self._database.run(self._database.peek)
+        return position
 
     async def known(self) -> AsyncIterator[list[Entry]]:
         pieces = self._known()

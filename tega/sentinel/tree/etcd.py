@@ -8,8 +8,9 @@ from typing import Any
 
 from aetcd import rpc
 
+from tega.sentinel.access import Access
 from tega.sentinel.address import Address
-from tega.sentinel.etcd import Access, Etcd, EtcdError, pages
+from tega.sentinel.etcd import Etcd, EtcdError, pages
 from tega.sentinel.sink import SinkError
 from tega.sentinel.source import Entry
 from tega.sentinel.tree.mirror import GONE, OWN, EtcdNames, Put

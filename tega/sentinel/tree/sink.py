@@ -199,6 +199,8 @@ class _TreePass(FullPass):
         self._position = position
         self._writes = writes
         self._mirror = Mirror(sink.names)
+        self._puts: list[Put] = []
+        self._rejected: list[Event] = []
 
     async def take(self, piece: Sequence[Entry]) -> None:
         self._mirror.take(piece)
@@ -223,12 +225,16 @@ class _TreePass(FullPass):
             drift = sink.position is not None and (same or before.keys.get(entry.key) == entry)
             event = Event(kind, "", {}, entry.key, entry.revision, drift=drift)
             puts.append(Put(place, value, event))
-        if not self._writes:
-            return [put.event for put in puts]
+        self._puts, self._rejected = puts, rejected
+        return [put.event for put in puts if put.event.drift or not self._writes]
+
+    async def commit(self) -> list[Event]:
+        sink = self._sink
         sink.mirror = self._mirror
-        if not puts and same:
-            return rejected
-        return rejected + await sink.write(puts, self._position)
+        if not self._puts and sink.position == self._position:
+            return self._rejected
+        done = await sink.write(self._puts, self._position)
+        return [event for event in self._rejected + done if not event.drift]
 
     async def close(self) -> None:
         pass

@@ -2,51 +2,53 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Final
+from functools import partial
+from typing import Any
 
 from tega import paths, strictjson
-from tega.driver import AsyncDriver
-from tega.driver.errors import CRUDException, DriverError, TransactionException
+from tega.driver.errors import CRUDException, TransactionException
 from tega.paths import Path
+from tega.sentinel.access import Access
 from tega.sentinel.address import Address
 from tega.sentinel.sink import SinkError
 from tega.sentinel.source import Entry
+from tega.sentinel.tega import Tega, errors
 from tega.sentinel.tree.mirror import GONE, OWN, Put, TegaNames
 from tega.sentinel.tree.sink import Refused, TreeSink
 
-#: Most seconds for an answer.
-_PATIENCE: Final = 20.0
+#: Around whatever asks the server.
+_errors = partial(errors, SinkError)
 
 
 class TegaSink(TreeSink):
     """A part of the tree of a tega server. The checkpoint is the node ``tega-sentinel.NAME``."""
 
-    def __init__(self, source: Address, sink: Address, checkpoint: str, interval: float) -> None:
+    def __init__(
+        self, source: Address, sink: Address, access: Access, checkpoint: str, interval: float
+    ) -> None:
         super().__init__(source, sink, TegaNames(source, sink), checkpoint, interval)
-        self._address = sink
-        self._driver: AsyncDriver | None = None
+        self._place = sink.prefix.decode()
+        self._tega = Tega(sink, access)
         self._own = paths.dotted((OWN, checkpoint))
         # The version of the checkpoint, as it was read or written last; -1: there is none.
         self._version = -1
 
+    @property
+    def connected(self) -> bool:
+        return self._tega.connected
+
     async def connect(self) -> None:
-        await self.close()
-        self._driver = AsyncDriver(self._address.host, self._address.port, timeout=_PATIENCE)
         with _errors():
-            await self._driver.connect()
+            await self._tega.open()
 
     async def close(self) -> None:
-        driver, self._driver = self._driver, None
-        if driver is not None:
-            await driver.close()
+        await self._tega.close()
 
     async def read_checkpoint(self) -> bytes | None:
         with _errors():
             try:
-                node = await self._opened().get(self._own, internal=True)
+                node = await self._tega.driver.get(self._own, internal=True)
             except CRUDException as error:
                 if error.status != 404:
                     raise
@@ -56,20 +58,19 @@ class TegaSink(TreeSink):
         return str(node.get("_value")).encode()
 
     async def read(self) -> dict[Any, Any]:
-        place = self._address.prefix.decode()
         with _errors():
             try:
-                tree = await self._opened().get(place, python_dict=True)
+                tree = await self._tega.driver.get(self._place, python_dict=True)
             except CRUDException as error:
                 if error.status != 404:
                     raise
                 return {}
-        return dict(_nodes(paths.parse(place), tree))
+        return dict(_nodes(paths.parse(self._place), tree))
 
     def differing(
         self, there: dict[Any, Any], wanted: dict[Any, tuple[Any, Entry]]
     ) -> tuple[list[Any], list[Any]]:
-        top = paths.parse(self._address.prefix.decode())
+        top = paths.parse(self._place)
         above = {place[:size] for place in wanted for size in range(1, len(place))}
         surplus: list[Path] = [
             path
@@ -89,7 +90,8 @@ class TegaSink(TreeSink):
         return paths.dotted(place).encode()
 
     async def commit(self, puts: Sequence[Put], checkpoint: bytes) -> bool:
-        transaction = self._opened().tx()
+        with _errors():
+            transaction = self._tega.driver.tx()
         transaction.put(checkpoint.decode(), self._version, path=self._own)
         for put in puts:
             where = paths.dotted(put.place)
@@ -111,11 +113,6 @@ class TegaSink(TreeSink):
         self._version = transaction.result["versions"][OWN]
         return True
 
-    def _opened(self) -> AsyncDriver:
-        if self._driver is None:
-            raise SinkError("not connected")
-        return self._driver
-
 
 def _nodes(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
     """Everything in a tree, each container before what is in it."""
@@ -123,12 +120,3 @@ def _nodes(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
     if type(value) is dict:
         for name, child in value.items():
             yield from _nodes((*path, name), child)
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Errors of the driver, as a sink raises them."""
-    try:
-        yield
-    except (DriverError, OSError, asyncio.TimeoutError) as error:
-        raise SinkError(str(error) or type(error).__name__) from None
