@@ -71,12 +71,13 @@ class Room:
         :returns: whether there is some
         """
         while len(self._waiting) + self._sessions() >= self._most:
-            for connection, (hang_up, exchange) in self._waiting.items():
+            for connection, (_, exchange) in self._waiting.items():
                 if exchange is None or not exchange.asked:
+                    longest = connection
                     break
             else:
                 return False
-            del self._waiting[connection]
+            hang_up, _ = self._waiting.pop(longest)
             hang_up()
         return True
 
