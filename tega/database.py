@@ -423,8 +423,8 @@ class Database:
     def _snapshot_in_background(self) -> None:
         try:
             self.snapshot(gently=True)
-        except Unavailable:
-            log.exception("the log has grown past its size, but cannot be snapshot")
+        except Unavailable as error:
+            log.error("the log has grown past its size: %s", error)
         with self._stage_lock:
             self._snapshot_thread = None
 

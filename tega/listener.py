@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import logging
+import os
 import socket
 import ssl
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 
 from tornado import httputil
@@ -30,6 +32,9 @@ _PROBE_AFTER: Final = 60
 _HANDSHAKE: Final = 10.0
 _PARTING: Final = 2.0
 
+#: So many that find no room are waited for to read that; each has a descriptor meanwhile.
+_PARTINGS: Final = 16
+
 #: What every TLS client begins with: a record of the handshake.
 _FIRST: Final = b"\x16"
 
@@ -47,11 +52,13 @@ class Room:
     def __init__(self, most: int, sessions: Callable[[], int]) -> None:
         self._most = most
         self._sessions = sessions
-        self._waiting: OrderedDict[Any, Any] = OrderedDict()
+        self._waiting: OrderedDict[Any, tuple[Callable[[], object], Any]] = OrderedDict()
 
-    def awaits(self, connection: Any, exchange: Any) -> None:
+    def awaits(
+        self, connection: Any, hang_up: Callable[[], object], exchange: Any = None
+    ) -> None:
         """A request may come on a connection; `exchange.asked` tells whether all of it has."""
-        self._waiting[connection] = exchange
+        self._waiting[connection] = hang_up, exchange
         self._waiting.move_to_end(connection)
 
     def left(self, connection: Any) -> None:
@@ -63,14 +70,53 @@ class Room:
 
         :returns: whether there is some
         """
-        if len(self._waiting) + self._sessions() < self._most:
-            return True
-        for connection, exchange in self._waiting.items():
-            if not exchange.asked:
-                del self._waiting[connection]
-                connection.stream.close()
-                return True
-        return False
+        while len(self._waiting) + self._sessions() >= self._most:
+            for connection, (_, exchange) in self._waiting.items():
+                if exchange is None or not exchange.asked:
+                    longest = connection
+                    break
+            else:
+                return False
+            hang_up, _ = self._waiting.pop(longest)
+            hang_up()
+        return True
+
+
+class _Gate(socket.socket):
+    """A listening socket with a descriptor in reserve.
+
+    Where the process has no other, who comes is turned away. Left waiting, it would keep the event
+    loop busy with trying.
+
+    :param made: the socket that this is made of
+    :param turn_away: is called with a connection that is about to be closed
+    """
+
+    def __init__(self, made: socket.socket, turn_away: Callable[[socket.socket], None]) -> None:
+        super().__init__(fileno=made.detach())
+        self._turn_away = turn_away
+        self._reserve = os.open(os.devnull, os.O_RDONLY)
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+        os.close(self._reserve)
+        try:
+            made, _ = super().accept()
+            with made:
+                self._turn_away(made)
+        finally:
+            self._reserve = os.open(os.devnull, os.O_RDONLY)
+        raise BlockingIOError
+
+    def close(self) -> None:
+        super().close()
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            self._reserve = -1
 
 
 class _PlainStream(IOStream):
@@ -126,14 +172,23 @@ class Listener(HTTPServer):
         self._meters = meters
         self._greeted: set[asyncio.Task[None]] = set()
 
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        super().add_sockets([_Gate(made, self._turn_away) for made in sockets])
+
+    def _turn_away(self, made: socket.socket) -> None:
+        self._meters.limits["connections"] += 1
+        made.send(self._answer(OverLimit("no room for more connections: try again later")))
+
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         self.conn_params.header_timeout = None
         made = stream.socket
         self._meters.accepted += 1
         if not self._room.make():
-            self._meters.limits["connections"] += 1
-            made.send(self._answer(OverLimit("no room for more connections: try again later")))
-            stream.close()
+            self._turn_away(made)
+            if len(self._greeted) < _PARTINGS:
+                self._spawn(_see_off(made))
+            else:
+                stream.close()
             return
         made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER)
@@ -147,10 +202,14 @@ class Listener(HTTPServer):
             plain.spoke_tls = functools.partial(self._spoke_tls, made, address)
             self._enter(plain, address)
             return
-        greeting = self._greet(made, self.certificates.context, address)
-        task = asyncio.get_running_loop().create_task(greeting)
+        task = self._spawn(self._greet(made, self.certificates.context, address))
+        self._room.awaits(made, task.cancel)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
         self._greeted.add(task)
         task.add_done_callback(self._greeted.discard)
+        return task
 
     async def close_all_connections(self) -> None:
         for greeting in self._greeted:
@@ -163,6 +222,8 @@ class Listener(HTTPServer):
         except OSError as error:
             log.info("no TLS with %s: %s", address[0], error)
             return
+        finally:
+            self._room.left(made)
         stream = SSLIOStream(
             secured, max_buffer_size=self.max_buffer_size, read_chunk_size=self.read_chunk_size
         )
@@ -170,18 +231,21 @@ class Listener(HTTPServer):
 
     def _enter(self, stream: IOStream, address: Any) -> None:
         self._meters.connections += 1
+        # From now on, not from its first turn of the loop: many may come in this one.
+        self._room.awaits(stream, stream.close)
         super().handle_stream(stream, address)
 
     def start_request(
         self, server_conn: object, request_conn: httputil.HTTPConnection
     ) -> httputil.HTTPMessageDelegate:
         exchange = super().start_request(server_conn, request_conn)
-        self._room.awaits(server_conn, exchange)
+        stream = server_conn.stream  # type: ignore[attr-defined]
+        self._room.awaits(stream, stream.close, exchange)
         return exchange
 
     def on_close(self, server_conn: object) -> None:
         self._meters.connections -= 1
-        self._room.left(server_conn)
+        self._room.left(server_conn.stream)  # type: ignore[attr-defined]
         super().on_close(server_conn)
 
     async def _secure(self, made: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
@@ -259,6 +323,13 @@ async def _ready(made: socket.socket, writing: bool = False) -> None:
         await turn
     finally:
         remove(made)
+
+
+async def _see_off(made: socket.socket) -> None:
+    try:
+        await _part(made)
+    finally:
+        made.close()
 
 
 async def _part(made: socket.socket) -> None:

@@ -16,7 +16,7 @@ from tornado.httputil import HTTPHeaders
 from tega.access.keeper import Keeper
 from tega.access.rates import Rates
 from tega.access.who import Who
-from tega.errors import Forbidden, Malformed, OverLimit
+from tega.errors import Forbidden, Malformed, OverLimit, Unauthorized
 
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
@@ -105,17 +105,23 @@ class Door:
             self._check_origin(headers["Origin"], host)
         if host != self._host_seen and self._loopback and not self._keeper.on:
             self._check_host(host)
-        who = self._keeper.who(headers.get("Authorization"), self._names_of(connection))
-        if self._rates.rate:
-            self.limit(who, connection)
+        address = address_of(connection)
+        try:
+            who = self._keeper.who(headers.get("Authorization"), self._names_of(connection))
+        except Unauthorized:
+            # Who guesses tokens is no identity, and gets as many guesses as an address has.
+            self._limit(address)
+            raise
+        self._limit(who.counted_as(address))
         return who
 
-    def limit(self, who: Who, connection: HTTP1Connection) -> None:
+    def _limit(self, name: str) -> None:
         """Count a request.
 
+        :param name: the identity, or the address of one who is not known
         :raises OverLimit: where there were too many of late
         """
-        late = self._rates.take(who.counted_as(address_of(connection)), time.monotonic())
+        late = self._rates.take(name, time.monotonic()) if self._rates.rate else 0.0
         if late:
             late = math.ceil(late * 1000) / 1000
             raise OverLimit(

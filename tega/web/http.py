@@ -39,9 +39,6 @@ log = logging.getLogger(__name__)
 #: A body up to so many times the limit is read to its end, so that the client sees the refusal.
 _DRAIN: Final = 16
 
-#: Most digits of a number of bytes.
-_DIGITS: Final = 18
-
 #: With this a browser asks what it may send.
 _PREFLIGHT: Final = "Access-Control-Request-Method"
 
@@ -248,7 +245,7 @@ class Service(httputil.HTTPServerConnectionDelegate):
 
 
 class _Exchange(httputil.HTTPMessageDelegate):
-    """One request and its answer."""
+    """One request and its answer; `asked` tells whether all of the request has come."""
 
     def __init__(self, service: Service, connection: httputil.HTTPConnection) -> None:
         self._service = service
@@ -259,6 +256,7 @@ class _Exchange(httputil.HTTPMessageDelegate):
         self._size = 0
         self._who = UNLIMITED
         self._begun = 0.0
+        self.asked = False
 
     # -- the request --------------------------------------------------------------------------
 
@@ -273,7 +271,8 @@ class _Exchange(httputil.HTTPMessageDelegate):
         if announced.isascii() and announced.isdigit():
             limit = self._service.max_body
             waits = headers.get("Expect", "").lower() == "100-continue"
-            if len(announced) > _DIGITS or int(announced) > (limit if waits else limit * _DRAIN):
+            # Of thousands of digits Python makes no number.
+            if len(announced) > 18 or int(announced) > (limit if waits else limit * _DRAIN):
                 self._refuse_early(self._too_large())
 
     def data_received(self, chunk: bytes) -> None:

@@ -30,7 +30,7 @@ def may_mount(directory: Path) -> bool:
 
 
 def until(done: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 40
     while not done():
         assert time.monotonic() < limit
         time.sleep(0.05)
@@ -120,3 +120,34 @@ def test_what_is_acknowledged_stays_and_it_goes_on_once_there_is_room(
     assert again.ask("GET", "/fleeting/")[0] == 404
     assert again.end()[0] == 0
     check(left, "srv")
+
+
+def test_a_follower_whose_disk_was_full_catches_up(tmp_path: Path) -> None:
+    directory = tmp_path / "small"
+    directory.mkdir()
+    if not may_mount(directory):
+        pytest.skip("no file system can be mounted in a user namespace here")
+    leader = Service(tmp_path / "leader", "-t", "g")
+    follower = Service(
+        directory, "-t", "f", "-P", str(leader.port), "-C", "conf", "-l", "1",
+        under=[*SMALL, MOUNT, str(directory)],
+    )  # fmt: skip
+    disk = Disk(follower, directory)
+
+    def same() -> bool:
+        return leader.ask("GET", "/conf/") == follower.ask("GET", "/conf/")
+
+    leader.ask("PUT", "/conf/k/", 0)
+    until(same)
+    disk.fill(20_000)
+    for number in range(20):
+        assert leader.ask("PUT", f"/conf/k{number}/", "x" * 2_000)[0] == 200
+    until(lambda: "no room" in follower.ask("GET", "/_health")[1].get("reason", ""))
+    assert not same()
+    disk.free()
+    until(same)
+    leader.ask("PUT", "/conf/k/", 1)
+    until(same)
+    assert follower.ask("GET", "/_health")[1]["status"] == "ok"
+    assert follower.end()[0] == 0
+    assert leader.end()[0] == 0

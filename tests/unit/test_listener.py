@@ -48,9 +48,10 @@ async def listening(directory: Path) -> AsyncIterator[tuple[int, Authority]]:
     service = Service(answer, 1 << 20, 1 << 16, upgrade, door, traffic)
     server = Listener(service, certificates, Room(100, lambda: 0), meters)
     sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
     server.add_sockets(sockets)
     try:
-        yield sockets[0].getsockname()[1], authority
+        yield port, authority
     finally:
         server.stop()
         await server.close_all_connections()
