@@ -202,7 +202,7 @@ class Sentinel:
         before = self.position
         after = before._replace(revision=batches[-1].revision)
         backoff = Backoff(self._random)
-        events: list[Event] | None = None
+        events: Sequence[Event] | None = None
         while events is None:
             try:
                 events = await _whole(self._sink.apply(batches, after))
@@ -212,7 +212,7 @@ class Sentinel:
                     raise _Anew from None
                 if self.position == after:
                     # It was committed, and only the answer was lost.
-                    events = []
+                    events = self._sink.unanswered
                 elif self.position != before:
                     raise _Anew from None
         self.position = after

@@ -95,6 +95,8 @@ class Sink(ABC):
     :ivar forgets: whether it needs a full pass after each `open`, before it can apply changes
     :ivar prefixes: what of the source it mirrors, each with how often to pass over it, seconds
     :ivar lacks: what `peek` has found not to be there yet, though it is taken for empty
+    :ivar unanswered: what the last transaction of `apply` does, if it was done though its answer
+        was lost
     :ivar connected: False once a connection that was there is lost, also before anything fails
     """
 
@@ -102,6 +104,7 @@ class Sink(ABC):
     forgets: bool
     prefixes: dict[bytes, float]
     lacks: Sequence[str] = ()
+    unanswered: Sequence[Event] = ()
 
     @property
     def connected(self) -> bool:

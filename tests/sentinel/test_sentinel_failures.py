@@ -241,7 +241,7 @@ def test_history_is_forgotten_while_a_long_listing_is_read(one_mirror: Mirror) -
 
 @on("mariadb", of=SERVERS)
 def test_a_long_outage_of_the_database_costs_bounded_memory(mirror: Mirror) -> None:
-    """100 MiB of changes come meanwhile."""
+    """80 MiB of changes come meanwhile."""
     server = mirror.database.server
     assert server is not None
     mirror.sentinel.start()
@@ -249,7 +249,7 @@ def test_a_long_outage_of_the_database_costs_bounded_memory(mirror: Mirror) -> N
     mirror.settle()
     server.kill()
     before = mirror.sentinel.memory()
-    for number in range(200):
+    for number in range(160):
         note = chr(ord("a") + number % 26) * (512 << 10)
         mirror.etcd.put(f"{PREFIX}lab/{number % 8}", thing(f"t{number % 8}", number, note=note))
     mirror.etcd.delete(f"{PREFIX}lab/3")

@@ -83,6 +83,32 @@ def test_wrong_settings(flags: list[str], says: str) -> None:
         ends(load(flags, {}), {})
 
 
+@pytest.mark.parametrize(
+    ("source", "sink", "flags", "says"),
+    [
+        ("etcd://h", "tega://g/b", ["--source-token", "n.s"], "setting source-token: .*for tega"),
+        ("etcd://h", "tega://g/b", ["--sink-user", "n"], "setting sink-user: .*sink-token-file"),
+        ("etcd://h", "tega://g/b", ["--source-password", "p"], "no use without source-user"),
+        ("etcd://h", "tega://g/b", ["--source-ca", "f"], "is without TLS: write etcds://"),
+        ("tega://h/a", "etcd://g/b", ["--source-cert", "f"], "is without TLS: write tegas://"),
+        ("etcds://h", "tega://g/b", ["--source-ca", "/none"], "source: /none cannot be read"),
+        ("etcd://h", "tegas://g/b", ["--sink-key", "f"], "of the sink: the key f is for no"),
+        ("etcd://h", "tega://g/b", ["--sink-token", "secret"], "sink: the token is not right"),
+        ("etcd://h", "tega://g/b", ["--sink-token-file", "/none"], "/none cannot be read"),
+        ("tega://h/a", "tegas://h/a", [], "one is within the other"),
+        ("etcd://h", "etcd://g", ["--sink-token", "a.b", "--sink-token-file", "f"], "give one of"),
+        ("etcd://h", None, ["--preset", "titania", "--sink-ca", "f"], "setting sink-ca: a SQL"),
+    ],
+)
+def test_what_does_not_go_with_an_address(
+    source: str, sink: str | None, flags: list[str], says: str
+) -> None:
+    where = ["-s", source, *(["-k", sink] if sink else [])]
+    with pytest.raises(Malformed, match=says) as caught:
+        ends(load([*where, *flags], {}), {})
+    assert "secret" not in str(caught.value)
+
+
 def test_a_tree_takes_no_mapping(tmp_path: Path) -> None:
     file = tmp_path / "m.yaml"
     file.write_text("tables: {}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,11 +13,14 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy.dialects import mysql
+from sqlalchemy.schema import CreateTable
 
 from tega.sentinel.mappingfile import load
-from tega.sentinel.sink import Again, Event, Fenced, Unfit
+from tega.sentinel.sink import Again, Event, Fenced, SinkError, Unfit
 from tega.sentinel.source import Batch, Entry, Position
 from tega.sentinel.sql import dialect as dialects
+from tega.sentinel.sql.schema import targets
 from tega.sentinel.sql.sink import SqlSink
 
 T = TypeVar("T")
@@ -410,3 +414,59 @@ def test_databases_without_upsert_are_written_too(engine: sa.Engine) -> None:
             dialects.write(connection, table, ("a", "b"), made, one_by_one=True)
         dialects.write(connection, table, ("a", "b"), [{"a": 1, "b": 3, "c": "z"}], True)
     assert rows(engine, "SELECT * FROM t ORDER BY b") == [(1, 1, "y"), (1, 2, "y"), (1, 3, "z")]
+
+
+def test_what_was_done_is_known_though_its_answer_is_lost(
+    url: str, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def commit(connection: Any) -> None:
+        connection.commit()
+        raise sqlite3.OperationalError("gone")
+
+    async def story() -> None:
+        mirror = sink(url)
+        await mirror.open()
+        await passed(mirror, [], 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(mirror._database._engine.dialect, "do_commit", commit)
+            with pytest.raises(SinkError, match="gone"):
+                await mirror.apply([batch(thing("a", 2, name="a"))], Position("life", 2))
+        assert await mirror.open() == Position("life", 2)
+        assert [(one.kind, one.row) for one in mirror.unanswered] == [("insert", {"name": "a"})]
+        await mirror.close()
+
+    do(story())
+    assert rows(engine, "SELECT name FROM thing") == [("a",)]
+
+
+@pytest.mark.parametrize(
+    ("charset", "collation", "key", "says"),
+    [
+        ("utf8mb4", "utf8mb4_nopad_bin", True, None),
+        ("utf8mb4", "utf8mb4_0900_bin", True, None),
+        ("latin1", "latin1_bin", True, None),
+        ("utf8mb4", "utf8mb4_0900_ai_ci", True, "may be the same under utf8mb4_0900_ai_ci"),
+        ("utf8mb4", "utf8mb4_0900_as_cs", True, "may be the same under utf8mb4_0900_as_cs"),
+        ("utf8mb4", "utf8mb4_general_ci", False, None),
+        ("ucs2", "ucs2_bin", False, "its character set is ucs2: change it to utf8mb4"),
+    ],
+)
+def test_collations(charset: str, collation: str, key: bool, says: str | None) -> None:
+    found = dialects.Charset(charset, collation)
+    for dialect in (mysql.dialect(), mysql.dialect(is_mariadb=True)):
+        problem = found.problem(dialect, key)
+        assert (problem is None) == (says is None)
+        if problem is not None and says is not None:
+            assert says in problem
+
+
+def test_what_mysql_gets_is_not_what_mariadb_gets() -> None:
+    for dialect, collation in (
+        (mysql.dialect(), "utf8mb4_0900_bin"),
+        (mysql.dialect(is_mariadb=True), "utf8mb4_nopad_bin"),
+    ):
+        made = str(CreateTable(targets(load(MAPPING, "m"), dialect)["thing"].sql)
+                   .compile(dialect=dialect))  # fmt: skip
+        assert f"name VARCHAR(8) CHARACTER SET utf8mb4 COLLATE {collation}" in made
+        assert not dialects.Charset("utf8mb4", collation).pads
+    assert dialects.Charset("utf8mb4", "utf8mb4_bin").pads

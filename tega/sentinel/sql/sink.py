@@ -78,7 +78,9 @@ class SqlSink(Sink):
                     plan.work_out(connection, [*self._again(connection, refused), *batches])
                     writer = Writer(database.own, database.targets, database.name, careful)
                     writer.write(connection, plan)
-                return writer.events(plan.events)
+                    events = writer.events(plan.events)
+                    self.unanswered = events
+                return events
             except Refusal as refusal:
                 if refusal.refused.keys() <= refused.keys():
                     raise SinkError(next(iter(refusal.refused.values()))) from None
