@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from certificates import Authority
@@ -24,17 +26,15 @@ CERT = "cert"
 #: op sees and does all but two things; reader reads; writer writes and does not read; mon sees how
 #: the server is; whoever comes reads ``motd``.
 RULES = """
-identities:
-  cert: {certificate: agent.example}
 rules:
 - {who: admin, may: rwxsp}
 - {who: anybody, on: motd, may: r}
-- {who: [op, reader, cert], on: inv.*.secret, may: ""}
+- {who: [op, reader], on: inv.*.secret, may: ""}
 - {who: op, on: vault, may: ""}
 - {who: op, may: rwxsp}
-- {who: [reader, cert], on: inv, may: r}
-- {who: [reader, cert], on: parts.*.open, may: r}
-- {who: [reader, cert], on: events, may: s}
+- {who: reader, on: inv, may: r}
+- {who: reader, on: parts.*.open, may: r}
+- {who: reader, on: events, may: s}
 - {who: writer, on: drop, may: w}
 - {who: writer, on: inv.*.state, may: w}
 - {who: writer, on: events, may: p}
@@ -42,6 +42,11 @@ manage: [admin]
 monitor: [mon]
 peer: [admin]
 """
+
+#: The same with `CERT`.
+CERT_RULES = "identities: {cert: {certificate: agent.example}}" + RULES.replace(
+    "op, reader]", "op, reader, cert]"
+).replace("who: reader,", "who: [reader, cert],")
 
 #: What there is. Each leaf, and each key that only some may know of, is a mark to look for.
 INV = {
@@ -96,16 +101,18 @@ class Site:
     :param authority: signs the certificates of the server and of `CERT`; None: it speaks no TLS
     """
 
+    _tls: Mapping[str, ssl.SSLContext] = MappingProxyType({})
+
     def __init__(
         self, directory: Path, rules: str = RULES, *flags: str, authority: Authority | None = None
     ) -> None:
         self.directory = directory
-        self._tls: dict[str, ssl.SSLContext] = {}
         if authority is not None:
             flags += (*tls_flags(authority.issue("127.0.0.1")), "--tls-client-ca")
             flags += (str(authority.file),)
-            for who in (*WHO, CERT):
-                self._tls[who] = ssl.create_default_context(cafile=authority.file)
+            self._tls = {
+                who: ssl.create_default_context(cafile=authority.file) for who in (*WHO, CERT)
+            }
             self._tls[CERT].load_cert_chain(*authority.issue("agent.example"))
         self.tokens = tokens_for(directory, "admin", "op", "reader", "writer", "mon")
         self.tokens["wrong"] = "op." + "x" * 43

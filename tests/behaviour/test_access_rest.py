@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from certificates import Authority
-from guardedsite import CERT, TREE, WHO, Site, leaks
+from guardedsite import CERT, CERT_RULES, TREE, WHO, Site, leaks
 
 from tega.web.app import COMMANDS, DOCUMENTS
 
@@ -203,7 +203,7 @@ def test_the_table(site: Site, row: Row) -> None:
 @pytest.fixture(scope="module")
 def secure_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp("secure")
-    made = Site(directory / "var", authority=Authority(directory))
+    made = Site(directory / "var", CERT_RULES, authority=Authority(directory))
     yield made
     made.end()
 
@@ -366,8 +366,9 @@ def test_roots_that_may_not_be_known_of_do_not_show(site: Site) -> None:
     """Where rules could let something be seen in any root, those with nothing of it are hidden."""
     rules = (site.directory / "access.yaml").read_text()
     site.fill()
-    site.rules(rules.replace("- {who: reader, on: inv,", "- {who: reader, on: '*.*.none', may: r}\n"
-                             "- {who: reader, on: inv,"))
+    before = "- {who: reader, on: inv,"
+    assert before in rules
+    site.rules(rules.replace(before, f"- {{who: reader, on: '*.*.none', may: r}}\n{before}"))
     try:
         for _ in range(200):
             if site.ask("reader", "GET", "/other")[0] == 404:

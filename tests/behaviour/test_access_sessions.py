@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from certificates import Authority
-from guardedsite import CERT, TREE, UNSEEN, WHO, Site, leaks
+from guardedsite import CERT, CERT_RULES, TREE, UNSEEN, WHO, Site, leaks
 from wsclient import WSClient, delete, put
 
 
@@ -163,7 +163,7 @@ def test_the_table(site: Site, row: Row) -> None:
 @pytest.fixture(scope="module")
 def secure_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp("secure")
-    made = Site(directory / "var", authority=Authority(directory))
+    made = Site(directory / "var", CERT_RULES, authority=Authority(directory))
     yield made
     made.end()
 
