@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Final
 
+from tega.log.base import NO_ROOM
 from tega.log.disk import Disk
 from tega.log.segments import FILLER
+
+#: Errors of a write that is too long, of which a part may find room.
+_TOO_LONG: Final = NO_ROOM | {errno.EFBIG}
 
 #: Bytes that a file gets at once for what is to come.
 AHEAD: Final = 1 << 16
@@ -48,7 +53,14 @@ class Appender:
             # Of a large write its length is the smaller part.
             room = self._ahead if len(text) < self._ahead else 0
             self._length = end + room
-            self._disk.write(self.fd, text + FILLER * room, self.size)
+            try:
+                self._disk.write(self.fd, text + FILLER * room, self.size)
+            except OSError as error:
+                if not room or error.errno not in _TOO_LONG:
+                    raise
+                # There may be enough for the text alone.
+                self._disk.write(self.fd, text, self.size)
+                self._length = max(end, os.fstat(self.fd).st_size)
         self.size = end
 
     def sync(self) -> None:

@@ -98,8 +98,10 @@ def _below(
     ephemeral = ephemeral or is_ephemeral(content)
     if not pattern:
         yield Match(path, groups, content, version, ephemeral)
-    elif type(content) is Node:
-        yield None
+        return
+    # Also for a leaf: there may be a hundred thousand of them side by side.
+    yield None
+    if type(content) is Node:
         base = base_of(content, version)
         for key, captured in _matching(content.children, pattern[0], groups):
             if key is None:

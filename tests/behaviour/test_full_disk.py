@@ -80,7 +80,7 @@ def test_what_is_acknowledged_stays_and_it_goes_on_once_there_is_room(
     with WSClient(service.port, "stays") as client, WSClient(service.port, "goes") as goes:
         goes.put("fleeting", 1, ephemeral=True)
         disk.fill(30_000)
-        for number in range(60):
+        for number in range(120):
             # Of all sizes, so that some go in in part.
             key, value = f"k{number}", "x" * (100 + 700 * (number % 5))
             answer = client.put(f"kept.{key}", value)
@@ -140,7 +140,8 @@ def test_a_follower_whose_disk_was_full_catches_up(tmp_path: Path) -> None:
     leader.ask("PUT", "/conf/k/", 0)
     until(same)
     disk.fill(20_000)
-    for number in range(20):
+    # More than there is room for, also of what the log has got ahead.
+    for number in range(60):
         assert leader.ask("PUT", f"/conf/k{number}/", "x" * 2_000)[0] == 200
     until(lambda: "no room" in follower.ask("GET", "/_health")[1].get("reason", ""))
     assert not same()

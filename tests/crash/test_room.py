@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,21 @@ def test_a_room_that_cannot_be_cut_off_stays(
     assert "cannot cut the room off" in caplog.text
     with open_database(tmp_path) as db:
         _ends_with(db, 1)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
+def test_what_finds_no_room_but_for_itself(tmp_path: Path, number: int) -> None:
+    """The filler is left out, and the commit is there."""
+    disk = RecordingDisk()
+    open_database(tmp_path, disk).close()
+    error = OSError(number, "no room for all of that")
+    disk = FaultyDisk("write", 1, "part", error, disk.calls)
+    with open_database(tmp_path, disk, ahead=AHEAD) as db:
+        db.commit(put("a", 1))
+        assert disk.failed
+        assert not db.full
+        for n in range(400):
+            db.commit(put("a", n))
+        _ends_with(db, 401)
+    with open_database(tmp_path) as db:
+        _ends_with(db, 401)
