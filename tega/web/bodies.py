@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 #: A body of so many bytes is read at once: in about 5 ms, and a thread would cost 0.1 ms.
-_SHORT: Final = 1 << 16
+SHORT: Final = 1 << 16
 
 
 class Bodies:
@@ -24,7 +24,7 @@ class Bodies:
 
         :param read: does so
         """
-        if len(body) <= _SHORT:
+        if len(body) <= SHORT:
             return None
         return asyncio.get_running_loop().run_in_executor(self._thread, read)
 

@@ -43,6 +43,7 @@ from tega.watcher import Publication
 from tega.web import batch
 from tega.web.answering import Answering
 from tega.web.asked import Asked
+from tega.web.bodies import SHORT
 from tega.web.context import Context
 from tega.web.later import Later
 from tega.web.outbox import PING_FRAME, Outbox
@@ -290,8 +291,13 @@ class ServerSession(Answering):
             self.outbox.send(frame(self._connection.send(message).encode()))
 
     def _transact(self, message: Request) -> None:
-        read = partial(batch.read, message.body, self.tega_id, self.database.max_depth, self.who)
-        self._read(message, message.body, read, lambda given: self._do(message, *given))
+        given = (message.body, self.tega_id, self.database.max_depth, self.who)
+        if len(message.body) <= SHORT:
+            # Straight on: most of all that comes is this.
+            self._do(message, *batch.read(*given))
+        else:
+            read = partial(batch.read, *given)
+            self._read(message, message.body, read, lambda found: self._do(message, *found))
 
     def _do(
         self, message: Request, request: commits.Transaction, reads: list[batch.Read]

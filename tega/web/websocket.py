@@ -171,7 +171,8 @@ class _Connection:
         try:
             while True:
                 chunk = await self._stream.read_bytes(_CHUNK, partial=True)
-                session.heard = begun = self._loop.time()
+                session.heard = self._loop.time()
+                until = session.heard + turns.length
                 for opcode, payload in self._reader.feed(chunk):
                     if opcode == TEXT:
                         assert isinstance(payload, str)
@@ -185,11 +186,12 @@ class _Connection:
                     room = session.room()
                     if room is not None:
                         await room
-                        session.heard = begun = self._loop.time()
-                    elif self._loop.time() - begun > turns.length:
+                        session.heard = self._loop.time()
+                        until = session.heard + turns.length
+                    elif self._loop.time() > until:
                         # One that sends much must not hold up the others.
                         await turns.next()
-                        begun = self._loop.time()
+                        until = self._loop.time() + turns.length
                 # First what this has caused, a flush and its answers; to look for more takes time,
                 # and a client that waits for its answer has sent none.
                 await asyncio.sleep(0)
