@@ -26,6 +26,7 @@ from tega.log.file import timestamp
 from tega.log.record import Logged
 from tega.metrics import Meters
 from tega.paths import Path
+from tega.pending import Pending, Prepared
 from tega.store import following, staging
 from tega.store.check import check
 from tega.store.commit import Commit, Lapse, Operation, Own, Peers, Request, Transaction
@@ -51,58 +52,6 @@ def _read_only(error: BaseException) -> ReadOnly:
     return ReadOnly(
         f"read-only: the commit log cannot be written ({why}). Mend the disk and start again"
     )
-
-
-class Pending:
-    """A request on its way: accepted or refused, but what was decided is not durable yet.
-
-    :ivar before: the state that it was judged by
-    :ivar commit: what was made of it; None where that is nothing
-    :ivar begun: when it was judged, by the monotonic clock
-    :ivar settled: whether the outcome may be told
-    """
-
-    __slots__ = ("_error", "_result", "before", "begun", "commit", "settled")
-
-    def __init__(
-        self,
-        before: State,
-        result: Result | None,
-        error: TegaError | None,
-        commit: Commit | None = None,
-    ) -> None:
-        self.before = before
-        self._result = result
-        self._error = error
-        self.commit = commit
-        self.begun = 0.0
-        self.settled = False
-
-    @classmethod
-    def outcome(cls, before: State, result: Result | None, error: TegaError | None) -> Pending:
-        """One that is settled: it was judged elsewhere."""
-        made = cls(before, result, error)
-        made.settled = True
-        return made
-
-    def fail(self, error: TegaError) -> None:
-        """Settle with another outcome than the one that was judged."""
-        self._error = error
-        self.settled = True
-
-    def result(self) -> Result:
-        """What the client is told.
-
-        :raises TegaError: where the request was refused, or the disk failed
-        """
-        assert self.settled, "nobody may learn this before it is durable"
-        if self._error is not None:
-            # Many may be told of the same failure: its traceback must not grow with each of them.
-            raise self._error.with_traceback(None)
-        if self._result is None:
-            assert self.commit is not None
-            self._result = self.commit.result()
-        return self._result
 
 
 class Database:
@@ -222,13 +171,26 @@ class Database:
 
     # -- writing ------------------------------------------------------------------------------
 
-    def submit(self, request: Request) -> Pending:
+    def submit(self, request: Request, prepared: Prepared | None = None) -> Pending:
         """Judge a request. `flush` makes the outcome durable and settles it.
 
         A refusal too is settled only when the state that it was judged by is durable.
+
+        :param prepared: what `prepare` has made of it; it is made anew if something came between
         """
         with self._stage_lock:
-            return self._submit(request)
+            return self._submit(request, prepared)
+
+    def prepare(self, request: Own) -> Prepared | None:
+        """What `submit` would make of a request, without doing it: another thread may do this.
+
+        None where it would be refused.
+        """
+        staged = self._staged
+        try:
+            return Prepared(staged, *self._stage(staged, request))
+        except TegaError:
+            return None
 
     def join(self, tega_id: str, through: str = "") -> None:
         """Let a tega id have ephemeral nodes from now on: it has a live session.
@@ -241,12 +203,20 @@ class Database:
     def leave(self, tega_id: str, through: str = "") -> Pending:
         """The session of a tega id has ended: where it was the last, submit that its nodes go."""
         with self._stage_lock:
-            holders = self._live.get(tega_id, set())
-            holders.discard(through)
-            if holders:
-                return self._submit(Transaction((), tega_id))
-            self._live.pop(tega_id, None)
-            return self._submit(Lapse(tega_id))
+            return self._submit(self._part(tega_id, through))
+
+    def part(self, tega_id: str, through: str = "") -> Own:
+        """As `leave`, but gives what is to be submitted: before anything that comes later."""
+        with self._stage_lock:
+            return self._part(tega_id, through)
+
+    def _part(self, tega_id: str, through: str) -> Own:
+        holders = self._live.get(tega_id, set())
+        holders.discard(through)
+        if holders:
+            return Transaction((), tega_id)
+        self._live.pop(tega_id, None)
+        return Lapse(tega_id)
 
     def is_live(self, tega_id: str, through: str = "") -> bool:
         """Whether a tega id has a live session: here, or at the peer `through`."""
@@ -258,8 +228,8 @@ class Database:
         with self._stage_lock:
             return sorted(self._live)
 
-    def _submit(self, request: Request) -> Pending:
-        pending = self._judge(request)
+    def _submit(self, request: Request, prepared: Prepared | None = None) -> Pending:
+        pending = self._judge(request, prepared)
         if pending.commit is None and self._staged is self._published:
             pending.settled = True
         else:
@@ -267,7 +237,7 @@ class Database:
             self._batch.append(pending)
         return pending
 
-    def _judge(self, request: Request) -> Pending:
+    def _judge(self, request: Request, prepared: Prepared | None) -> Pending:
         staged = self._staged
         refusal = self.refusal
         if refusal is not None:
@@ -285,12 +255,16 @@ class Database:
         if nothing:
             return Pending(staged, Result(staged.seq, immutables.Map()), None)
         try:
-            self._staged, commit = staging.stage(
-                staged, request, self._clock(), self.maxlen, self._live
-            )
+            if prepared is not None and prepared.before is staged:
+                _, self._staged, commit = prepared
+            else:
+                self._staged, commit = self._stage(staged, request)
         except TegaError as error:
             return Pending(staged, None, error)
         return Pending(staged, None, None, commit)
+
+    def _stage(self, staged: State, request: Own) -> tuple[State, Commit]:
+        return staging.stage(staged, request, self._clock(), self.maxlen, self._live)
 
     def _judge_peer(self, staged: State, request: Peers) -> Pending:
         """What another server sends, or what is decided about following it."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from tega.database import Database, Pending
+from tega.database import Database
 from tega.errors import LedElsewhere, NotFound, Refused, TegaError
 from tega.paths import dotted
 from tega.peering.link import Link
 from tega.peering.replica import Submit
+from tega.pending import Pending
 from tega.store.commit import Follow
 from tega.store.history import Lead
 from tega.web.committer import resolve

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from tega import strictjson
 from tega.access.who import UNLIMITED, Who
-from tega.database import Database, Pending
+from tega.database import Database
 from tega.errors import NotFound, Refused, TegaError
 from tega.paths import Path, dotted
 from tega.peering import codec, guard
@@ -24,6 +24,7 @@ from tega.peering.source import Source, have_of
 from tega.peering.streams import Streams
 from tega.peering.wire import Wire
 from tega.peering.writes import Writes, as_json
+from tega.pending import Pending
 from tega.protocol import Subscribe, Unsubscribe
 from tega.store.commit import Hide, Request, Rollback, Transaction
 from tega.subscriber import SCOPE

@@ -12,12 +12,13 @@ from typing import TypeAlias
 
 import msgspec
 
-from tega.database import Database, Pending
+from tega.database import Database
 from tega.errors import Diverged, Malformed, TegaError
 from tega.log import roots
 from tega.log.roots import Record
 from tega.paths import dotted
 from tega.peering import codec
+from tega.pending import Pending
 from tega.store.commit import Adoption, Change, Hide, Overlay, Request
 from tega.store.history import Lead, Root
 from tega.store.node import ABSENT

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeGuard
 
-from tega.database import Database, Pending
-from tega.errors import ReadOnly, TegaError
-from tega.store.commit import Request, Rollback, Transaction
+from tega.database import Database
+from tega.errors import Internal, ReadOnly, TegaError
+from tega.pending import Pending, Prepared
+from tega.store.commit import Lapse, Own, Request, Rollback, Transaction
 from tega.store.history import Result, State
 from tega.web.later import Later
 
@@ -18,6 +20,9 @@ log = logging.getLogger(__name__)
 
 #: What found no room on the disk, and must be done, is tried again after so long, seconds.
 _AGAIN: Final = 1.0
+
+#: So many operations are judged by a thread: for more the event loop would wait 10 ms and longer.
+_LONG: Final = 2_000
 
 #: Is called with a request that is settled.
 Settled: TypeAlias = Callable[[Pending], None]
@@ -31,7 +36,8 @@ class Committer:
 
     Where syncs are quick the loop flushes itself, for a hop to a thread and back would take longer
     than the sync. Where they are not, a thread flushes, and the loop goes on staging the next
-    batch.
+    batch. What takes long to judge is judged by a thread too; what comes meanwhile waits for it, so
+    that all is done in the order in which it came.
 
     :param settled: is called each time that some requests are settled and their callers told
     """
@@ -44,7 +50,12 @@ class Committer:
         self._idle: list[asyncio.Future[None]] = []
         self._scheduled = False
         self._flushing = False
+        # What came while something long is being judged.
+        self._held: deque[tuple[Request, Settled]] | None = None
+        # Whether what waits is so much that to write it takes long.
+        self._much = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tega-flush")
+        self._judge = ThreadPoolExecutor(1, thread_name_prefix="tega-judge")
         #: Has a request committed by another server, where that leads what it changes.
         self.elsewhere: Elsewhere = lambda request: None
         #: Is told of each tega id whose session here has ended.
@@ -65,8 +76,44 @@ class Committer:
         self.enter_here(request, settled)
 
     def enter_here(self, request: Request, settled: Settled) -> None:
-        """Judge a request now, on this server whoever leads, and call back once it is durable."""
-        self._await(self._database.submit(request), settled)
+        """Judge a request, on this server whoever leads, and call back once it is durable."""
+        if self._held is not None:
+            self._held.append((request, settled))
+        elif self._is_long(request):
+            self._prepare(request, settled)
+        else:
+            self._await(self._database.submit(request), settled)
+
+    def _is_long(self, request: Request) -> TypeGuard[Own]:
+        if isinstance(request, Transaction):
+            return len(request.operations) > _LONG
+        if isinstance(request, Lapse):
+            return len(self._database.staged.ephemerals.get(request.tega_id, ())) > _LONG
+        # How much a rollback changes shows only when that is done.
+        return isinstance(request, Rollback)
+
+    def _prepare(self, request: Own, settled: Settled) -> None:
+        """Have a thread judge what takes long."""
+        held = self._held = deque[tuple[Request, Settled]]()
+
+        def done(prepared: asyncio.Future[Prepared | None]) -> None:
+            self._held = None
+            try:
+                self._await(self._database.submit(request, prepared.result()), settled)
+            except Exception as error:
+                # Here is nobody who would tell the client.
+                log.error("bug in judging %s", type(request).__name__, exc_info=error)
+                internal = Internal("internal error: the server's log has it")
+                settled(Pending.outcome(self._database.state, None, internal))
+            while held and self._held is None:
+                self.enter_here(*held.popleft())
+            if self._held is not None:
+                # Another long one was among them.
+                self._held.extend(held)
+            self._rest()
+
+        preparing = self._loop.run_in_executor(self._judge, self._database.prepare, request)
+        preparing.add_done_callback(done)
 
     def submit(self, request: Request) -> Later:
         """Judge a request now; its `Result` is there, or its refusal, once that is durable."""
@@ -94,20 +141,23 @@ class Committer:
                         "the ephemeral nodes of %s stay until a restart: %s", tega_id, error
                     )
 
-        self._await(self._database.leave(tega_id, through), settled)
+        self.enter_here(self._database.part(tega_id, through), settled)
 
     def _await(self, pending: Pending, settled: Settled) -> None:
         if pending.settled:
             settled(pending)
             return
         self._waiting.append((pending, settled))
+        if pending.commit is not None and len(pending.commit.changes) > _LONG:
+            self._much = True
         if not self._scheduled and not self._flushing:
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._scheduled = False
-        if self._database.quick:
+        much, self._much = self._much, False
+        if self._database.quick and not much:
             self._database.flush()
             self._settle()
             return
@@ -131,7 +181,11 @@ class Committer:
         if self._waiting and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
-        if not self._waiting:
+        self._rest()
+
+    def _rest(self) -> None:
+        """Tell those who wait until nothing is left to do, if that is so."""
+        if not self._waiting and self._held is None:
             idle, self._idle = self._idle, []
             for turn in idle:
                 if not turn.done():
@@ -139,13 +193,14 @@ class Committer:
 
     async def idle(self) -> None:
         """Wait until all that was entered is settled."""
-        while self._waiting:
+        while self._waiting or self._held is not None:
             turn = self._loop.create_future()
             self._idle.append(turn)
             await turn
 
     def close(self) -> None:
-        """Wait for the flush that is under way."""
+        """Wait for what is under way."""
+        self._judge.shutdown()
         self._thread.shutdown()
 
 

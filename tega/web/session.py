@@ -10,7 +10,6 @@ from typing import Any, Final, TypeVar
 
 from tega.access.rules import CALL, PUBLISH, READ, SUBSCRIBE
 from tega.access.who import UNLIMITED, Who
-from tega.database import Pending
 from tega.errors import (
     Malformed,
     NoPeer,
@@ -19,6 +18,7 @@ from tega.errors import (
     TegaError,
 )
 from tega.paths import parse
+from tega.pending import Pending
 from tega.protocol import (
     Connection,
     Message,

@@ -398,3 +398,50 @@ def test_many_children_come_and_go_under_many_patterns(site: Site) -> None:
                 assert {one["ope"] for one in told} == {ope}
 
         site.check(change)
+
+
+def test_a_rollback_of_much(site: Site) -> None:
+    """To and fro between two trees of which all differs, and a small one that comes meanwhile."""
+    site.ask("admin", "PUT", "/back", json.dumps({"small": 1}).encode())
+
+    def change() -> None:
+        for kind in ("leaves", "containers with a leaf"):
+            status, text = site.ask("admin", "PUT", "/back", VALUES[kind].encode())
+            assert status == 200, text[:200]
+        with site.session("admin", "s") as client:
+            client.send("ROLLBACK back -1")
+            client.put("after", 1)
+            found = client.tx({"ope": "GET", "path": "back.ff"})
+        assert found["results"][0]["instance"] == 1
+        for _ in range(2):
+            status, text = site.ask("admin", "POST", "/_rollback?root_oid=back&backto=-1")
+            assert status == 200, text[:200]
+
+    site.check(change)
+
+
+def test_a_transaction_gathered_from_many_requests(site: Site) -> None:
+    def gather() -> None:
+        txid = json.loads(site.ask("admin", "POST", "/_begin?tega_id=a")[1])["txid"]
+        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=120)
+        for n in range(10_000):
+            connection.request("PUT", f"/gathered/k{n}/?txid={txid}", b'{"a":1,"b":[1,2]}')
+            assert connection.getresponse().read() is not None
+        connection.close()
+        status, text = site.ask("admin", "POST", f"/_commit?txid={txid}")
+        assert status == 200, text
+
+    site.check(gather)
+    assert len(json.loads(site.ask("admin", "GET", "/gathered")[1])) == 10_000
+
+
+def test_very_many_ephemeral_nodes_go_with_their_session(site: Site) -> None:
+    def go() -> None:
+        with site.session("admin", "goes") as client:
+            for k in range(4):
+                client.tx(*[{**put(f"e.k{k}_{n}", 1), "ephemeral": True} for n in range(10_000)])
+        until = time.monotonic() + 60
+        while site.ask("admin", "GET", "/e")[0] != 404:
+            assert time.monotonic() < until
+
+    site.check(go)

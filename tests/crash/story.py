@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 
 from disks import Call, Mark, RecordingDisk
 
-from tega.database import Database, Pending, new_life
+from tega.database import Database, new_life
 from tega.errors import Collision
 from tega.log.disk import Disk
 from tega.log.file import FileLog
+from tega.pending import Pending
 from tega.store.commit import Request, Rollback, Transaction, make_delete, make_put
 from tega.store.history import State
 from tega.store.node import ABSENT, Node, thaw, walk

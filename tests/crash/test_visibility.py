@@ -13,9 +13,10 @@ import pytest
 from disks import GatedDisk
 from story import ME, fingerprint, open_database, put
 
-from tega.database import Database, Pending, new_life
+from tega.database import Database, new_life
 from tega.errors import Collision, NotFound, OutcomeUnknown, ReadOnly, TegaError
 from tega.log.file import FileLog
+from tega.pending import Pending
 from tega.store.commit import Rollback, Transaction, make_delete
 from tega.store.history import Result
 from tega.store.node import thaw

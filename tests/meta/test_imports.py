@@ -18,7 +18,7 @@ FLOORS = [
         "metrics", "access",
     },
     {"log", "watch", "watcher"},
-    {"database"},
+    {"database", "pending"},
     {"callbacks", "tx", "embedded", "idb", "driver", "tls"},
     {"options", "settings", "logformat", "plugins", "web", "server", "listener", "peering"},
     {"cli", "sentinel"},

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from tega.database import Database, new_life
-from tega.errors import Collision, OutcomeUnknown, ReadOnly
+from tega.errors import Collision, OutcomeUnknown, ReadOnly, TegaError
 from tega.log.disk import Disk
 from tega.log.file import FileLog
-from tega.store.commit import Transaction, make_put
+from tega.pending import Prepared
+from tega.store.commit import Own, Rollback, Transaction, make_put
 from tega.web.committer import Committer
 from tega.web.later import Later
 
@@ -136,3 +137,106 @@ def test_a_disk_that_fails_is_told_to_all_who_wait(database: Database, disk: Slo
         committer.close()
 
     run(work())
+
+
+class GatedDatabase(Database):
+    """A database that prepares what is long only when it is told to."""
+
+    gate: threading.Event
+    prepared: int
+
+    def prepare(self, request: Own) -> Prepared | None:
+        self.prepared += 1
+        assert threading.current_thread().name.startswith("tega-judge")
+        assert self.gate.wait(20)
+        return super().prepare(request)
+
+
+@pytest.fixture
+def gated(tmp_path: Path) -> GatedDatabase:
+    made = GatedDatabase(FileLog(tmp_path, "t", new_life), "t")
+    made.gate, made.prepared = threading.Event(), 0
+    return made
+
+
+MANY = Transaction(tuple(make_put(("r", f"k{n}"), n) for n in range(3_000)), "me")
+
+
+@pytest.mark.parametrize("long", [Rollback("r", -1, "me"), MANY], ids=["rollback", "many"])
+def test_what_comes_while_something_long_is_judged_waits_for_it(
+    gated: GatedDatabase, long: Transaction | Rollback
+) -> None:
+    async def work() -> None:
+        committer = Committer(gated)
+        for n in range(2):
+            await committer.submit(put("r", {"n": n}))
+        answers = [
+            committer.submit(one)
+            for one in (long, put("a", 1), long, put("r", 0, expected=9), put("b", 1))
+        ]
+        for _ in range(5):
+            await asyncio.sleep(0.01)
+        assert not any(one.done for one in answers)
+        assert gated.state.seq == 2, "readers go on with what was"
+        gated.gate.set()
+        assert [(await answers[n]).seq for n in (0, 1, 2, 4)] == [3, 4, 5, 6]
+        with pytest.raises(Collision):
+            await answers[3]
+        assert gated.prepared == 2
+        committer.close()
+
+    run(work())
+    gated.check()
+
+
+def test_it_is_judged_anew_if_something_came_between(gated: GatedDatabase) -> None:
+    async def work() -> None:
+        committer = Committer(gated)
+        gated.join("goes")
+        await committer.submit(Transaction((make_put(("e",), 1, ephemeral=True),), "goes"))
+        for n in range(2):
+            await committer.submit(put("r", n))
+        answer = committer.submit(Rollback("r", -1, "me"))
+        between = gated.leave("goes")
+        gated.gate.set()
+        await answer
+        assert between.result().seq == 4
+        assert [root.name for root in gated.state.live_roots()] == ["r"]
+        assert gated.find(("r",)).version == 2
+        committer.close()
+
+    run(work())
+    gated.check()
+
+
+def test_what_is_long_and_refused(gated: GatedDatabase) -> None:
+    """Also where nothing else is under way, and somebody waits for that."""
+
+    async def work() -> None:
+        committer = Committer(gated)
+        answer = committer.submit(Rollback("nothing", -1, "me"))
+        idle = asyncio.ensure_future(committer.idle())
+        await asyncio.sleep(0.01)
+        assert not idle.done()
+        gated.gate.set()
+        await idle
+        assert answer.done
+        with pytest.raises(TegaError):
+            await answer
+        committer.close()
+
+    run(work())
+
+
+def test_much_is_written_by_a_thread(database: Database, disk: SlowDisk) -> None:
+    async def work() -> None:
+        committer = Committer(database)
+        while not database.quick:
+            await committer.submit(put("other", 1))
+        disk.threads.clear()
+        await committer.submit(MANY)
+        assert threading.get_ident() not in disk.threads
+        committer.close()
+
+    run(work())
+    database.check()
