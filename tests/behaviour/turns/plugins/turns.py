@@ -32,7 +32,8 @@ class Turns(PlugIn):
 
         loop._run_once = measured
         with self.tx() as t:
-            t.put({"worst": self.func(self.worst)}, path="turns", ephemeral=True)
+            offered = {"worst": self.func(self.worst), "hold": self.func(self.hold)}
+            t.put(offered, path="turns", ephemeral=True)
 
     async def worst(self) -> tuple[float, float]:
         """Seconds of processor time: of the longest turn, and now of an `exercise`."""
@@ -42,6 +43,12 @@ class Turns(PlugIn):
         asyncio.get_running_loop().call_later(0.001, self._forget)
         self._worst = 0.0
         return worst, pace
+
+    async def hold(self, seconds: float) -> None:
+        """Work for so long in one turn."""
+        until = time.thread_time() + seconds
+        while time.thread_time() < until:
+            exercise()
 
     def _forget(self) -> None:
         self._worst = 0.0
