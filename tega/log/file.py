@@ -422,8 +422,10 @@ class FileLog(Log):
         try:
             file.end()
         except OSError as error:
-            # All that was committed is there; the next start goes on with the room.
-            log.warning("cannot cut the room off the log in %s: %s", self.directory, error)
+            log.warning(
+                "cannot cut the room off the log in %s: %s. Nothing is lost: the next start goes "
+                "on in it", self.directory, error,
+            )
 
 
 class _FileSnapshot(Snapshot):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from asyncio import Future
 from typing import Any
 
 from tega import strictjson
 from tega.access.who import Who
-from tega.errors import Internal, TegaError
+from tega.errors import TegaError
 from tega.peering.link import Link
 from tega.protocol import Connection, Message, Request, Role, Subscribe
 from tega.protocol.frames import frame
+from tega.web.bugs import internal
 from tega.web.context import Context
 from tega.web.feed import Feed
 from tega.web.outbox import Outbox
@@ -81,12 +81,7 @@ class Answering(Feed):
     def _fail(self, message: Message | None, error: Exception, text: str) -> None:
         """A message could not be done."""
         if not isinstance(error, TegaError):
-            reference = uuid.uuid4().hex[:8]
-            log.error(
-                "bug, reference %s, in %r from %s",
-                reference, text[:512], self.tega_id, exc_info=error,
-            )
-            error = Internal(f"internal error, reference {reference} in the server's log")
+            error = internal(error, f"{text[:512]!r} from {self.tega_id}")
         self._refuse(message, error)
 
     def _refuse(self, message: Message | None, error: TegaError) -> None:

@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeAlias, TypeGuard
 
 from tega.database import Database
-from tega.errors import Internal, ReadOnly, TegaError
+from tega.errors import ReadOnly, TegaError
 from tega.pending import Pending, Prepared
 from tega.store.commit import Lapse, Own, Request, Rollback, Transaction
 from tega.store.history import Result, State
+from tega.web.bugs import internal
 from tega.web.later import Later
 
 log = logging.getLogger(__name__)
@@ -99,12 +100,12 @@ class Committer:
         def done(prepared: asyncio.Future[Prepared | None]) -> None:
             self._held = None
             try:
-                self._await(self._database.submit(request, prepared.result()), settled)
+                pending = self._database.submit(request, prepared.result())
             except Exception as error:
-                # Here is nobody who would tell the client.
-                log.error("bug in judging %s", type(request).__name__, exc_info=error)
-                internal = Internal("internal error: the server's log has it")
-                settled(Pending.outcome(self._database.state, None, internal))
+                # Here is nobody else who would tell the client.
+                told = internal(error, f"judging a {type(request).__name__}")
+                pending = Pending.outcome(self._database.state, None, told)
+            self._await(pending, settled)
             while held and self._held is None:
                 self.enter_here(*held.popleft())
             if self._held is not None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from email.utils import formatdate
 from http.client import responses
@@ -28,7 +27,8 @@ from tornado.iostream import StreamClosedError
 
 from tega import strictjson
 from tega.access.who import UNLIMITED, Who
-from tega.errors import Internal, Malformed, TegaError, TooLarge, Unauthorized, UrlTooLong
+from tega.errors import Malformed, TegaError, TooLarge, Unauthorized, UrlTooLong
+from tega.web.bugs import internal
 from tega.web.door import Door
 from tega.web.later import Answer, Later
 from tega.web.traffic import Traffic
@@ -378,13 +378,8 @@ class _Exchange(httputil.HTTPMessageDelegate):
 
     def _refuse(self, error: Exception) -> None:
         if not isinstance(error, TegaError):
-            reference = uuid.uuid4().hex[:8]
             assert self._start is not None
-            log.error(
-                "bug, reference %s, in %s %r",
-                reference, self._start.method, self._start.path[:512], exc_info=error,
-            )
-            error = Internal(f"internal error, reference {reference} in the server's log")
+            error = internal(error, f"{self._start.method} {self._start.path[:512]!r}")
         error = self._who.told(error)
         headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else None
         self._answer(error_response(error, headers=headers))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tega.database import Database, new_life
-from tega.errors import Collision, OutcomeUnknown, ReadOnly, TegaError
+from tega.errors import Collision, Internal, OutcomeUnknown, ReadOnly, TegaError
 from tega.log.disk import Disk
 from tega.log.file import FileLog
 from tega.pending import Prepared
@@ -240,3 +240,25 @@ def test_much_is_written_by_a_thread(database: Database, disk: SlowDisk) -> None
 
     run(work())
     database.check()
+
+
+def test_a_bug_in_judging_is_told_and_the_others_go_on(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def prepare(request: Own) -> Prepared | None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(database, "prepare", prepare)
+
+    async def work() -> None:
+        committer = Committer(database)
+        answers = [committer.submit(one) for one in (MANY, put("a", 1))]
+        with pytest.raises(Internal, match=r"reference [0-9a-f]{8} in the server's log"):
+            await answers[0]
+        assert (await answers[1]).seq == 1
+        await committer.idle()
+        committer.close()
+
+    run(work())
+    assert "in judging a Transaction" in caplog.text
+    assert "ZeroDivisionError: a bug" in caplog.text
