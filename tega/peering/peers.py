@@ -130,10 +130,8 @@ class Peers:
     def _why_away(self, name: str) -> str:
         leader = self._database.staged.following[name].leader
         if any(link.peer == leader for link in self.links()):
-            return (
-                f"{leader} leads it, and this server is not set to follow it: put it into "
-                "--config, or release it"
-            )
+            unset = "and this server is not set to follow it: put it into --config, or release it"
+            return f"{leader} leads it, {unset}"
         if name in self.config and self.where is not None:
             return f"its leader {leader or ''} is away: {self.where} is not connected".replace(
                 "  ", " "
@@ -400,12 +398,14 @@ class Peers:
         if self.up is not None and link is not self.up:
             self.up.tell(publication)
 
+    # What comes after SYNC arrives after it: nothing waits for the answer to that.
+
     def _relay(self, publication: Publication) -> None:
-        if self.up is not None and self.up.synced:
+        if self.up is not None:
             self.up.tell(publication)
 
     def _wanted(self, text: str, regex: bool, begins: bool) -> None:
-        if self.up is not None and self.up.synced:
+        if self.up is not None:
             self.up.wire.send(
                 Subscribe(text, "global", regex) if begins else Unsubscribe(text, regex)
             )

@@ -97,7 +97,7 @@ class Routing:
     def tell(self) -> None:
         """Tell the global server what is offered, where that has changed."""
         up = self._up()
-        if up is None or not up.synced:
+        if up is None:
             return
         offered = self.offered()
         if offered != self._told:

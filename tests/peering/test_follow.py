@@ -347,6 +347,43 @@ def test_functions_are_called_from_anywhere() -> None:
     world(work)
 
 
+@pytest.mark.parametrize("anew", [False, True])
+def test_what_comes_while_servers_still_greet_each_other_is_known_above(anew: bool) -> None:
+    """Between what a local server says of itself first, and the answer to that."""
+
+    async def work(w: World) -> None:
+        path = parse("inventory.ne1.f")
+        gone, ear, above = Ear("gone"), Ear("me"), Ear("above")
+        w.a.database.hub.subscribe(gone, "old", SCOPE.GLOBAL)
+        w.g.database.hub.subscribe(above, "from-a", SCOPE.GLOBAL)
+        await w.settle()
+        link = w.a.peers.up
+        assert link is not None
+        if anew:
+            link.again("for this test")
+        else:
+            w.network.cut("a", "g")
+        while w.a.peers.up is None or w.a.peers.up.synced:  # noqa: ASYNC110
+            await asyncio.sleep(0.0001)
+        w.a.join("f")
+        w.a.functions[path] = "f"
+        w.a.database.hub.subscribe(ear, "news", SCOPE.GLOBAL)
+        w.a.database.hub.unsubscribe_all(gone)
+        w.a.database.hub.tell(Publication(("from-a",), "a", b'{"message":1}'))
+        put = asyncio.ensure_future(
+            w.tx(w.a, make_put(path, "%f.f", None, "f", ephemeral=True))
+        )
+        await asyncio.sleep(0)
+        assert not w.a.peers.up.synced
+        await put
+        await w.settle()
+        assert strictjson.loads(await w.b.call(path, 1)) == ["a", 1]
+        assert w.g.database.hub.channels().keys() == {"news", "from-a"}
+        assert above.told == [("a", 1)]
+
+    world(work)
+
+
 def test_clear_empties_what_is_led_and_what_is_followed_comes_back() -> None:
     async def work(w: World) -> None:
         await w.put(w.g, "config-a.x", 1)
