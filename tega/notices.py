@@ -242,7 +242,7 @@ def addressed(topics: Topics, commit: Commit) -> Iterator[tuple[Notice, list[Any
         change = commit.changes[0]
         covering, there = topics.covering(change.path)
         if not any(topic.leads_on for topic in there):
-            recipients = list(dict.fromkeys(_listening(covering, commit.seq)))
+            recipients = _listening_to(covering, commit.seq)
             if recipients:
                 yield Notice(commit.seq, (whole(change),)), recipients
             return
@@ -269,6 +269,13 @@ def _listening(topics: Iterable[Topic], seq: int) -> Iterator[Any]:
         for who, since in topic.entries.items():
             if since < seq:
                 yield who
+
+
+def _listening_to(topics: list[Topic], seq: int) -> list[Any]:
+    """Who listens to any of some topics, each once."""
+    if len(topics) == 1 and topics[0].newest < seq:
+        return list(topics[0].entries)
+    return list(dict.fromkeys(_listening(topics, seq)))
 
 
 def _touched(

@@ -40,12 +40,14 @@ class Topic:
 
     :ivar entries: who subscribes to exactly this path or pattern, each with the sequence number
         after which it wants to hear
+    :ivar newest: no entry has a larger one
     """
 
-    __slots__ = ("entries", "literals", "patterns")
+    __slots__ = ("entries", "literals", "newest", "patterns")
 
     def __init__(self) -> None:
         self.entries: dict[Any, int] = {}
+        self.newest = 0
         self.literals: dict[str, Topic] = {}
         self.patterns: _Patterns | None = None
 
@@ -92,6 +94,7 @@ class Topics:
             else:
                 topic = topic.literals.setdefault(level, Topic())
         topic.entries[who] = since
+        topic.newest = max(topic.newest, since)
 
     def remove(self, levels: Path, regex: bool, who: Any) -> None:
         """Take a subscription out; nothing where there is none."""

@@ -23,6 +23,7 @@ from tega.access.rules import SUBSCRIBE
 from tega.errors import Malformed, OverLimit
 from tega.notices import Notice, addressed, noticed
 from tega.paths import MAX_DEPTH, dotted, parse, split_pattern
+from tega.runs import Runs, guarded
 from tega.store.commit import Commit
 from tega.subscriber import SCOPE
 from tega.topics import Topics
@@ -309,17 +310,23 @@ class Hub:
 
     def _hand_out(self) -> Iterator[None]:
         """Hand out what is in the queue, in steps."""
+        runs = Runs()
         while True:
             with self._lock:
-                if not self._queue:
+                if not self._queue and not runs:
                     self._delivering = False
                     return
-                commit = self._queue.popleft()
-                self._changed.clear()
-                resets = self._resets
-                finding = addressed(self._topics, commit)
+                commit = self._queue.popleft() if self._queue else None
+                if commit is not None:
+                    self._changed.clear()
+                    resets = self._resets
+                    finding = addressed(self._topics, commit)
+            if commit is None:
+                runs.end()
+                continue
             found: list[tuple[Notice, list[Any]]] = []
             while not self._find(finding, found):
+                runs.end()
                 yield
             with self._lock:
                 if resets != self._resets or commit.seq <= self._delivered:
@@ -328,12 +335,14 @@ class Hub:
                 self._delivered = commit.seq
                 changed = self._changed.copy()
             for notice, watchers in found:
-                for watcher in watchers:
-                    if watcher not in changed and watcher.hears(commit):
-                        self._notify(watcher, notice.seen_by(watcher.rights))
+                if changed:
+                    watchers = [watcher for watcher in watchers if watcher not in changed]
+                runs.add(commit, notice, watchers)
             for watcher in changed:
-                if watcher.hears(commit):
-                    self._notify(watcher, noticed(own_topics(watcher), commit, watcher.rights))
+                runs.end()
+                own = noticed(own_topics(watcher), commit, watcher.rights)
+                if own is not None and watcher.hears(commit):
+                    guarded(watcher, watcher.notify, own)
 
     def _find(
         self, finding: Iterator[tuple[Notice, list[Any]] | None],
@@ -349,14 +358,6 @@ class Hub:
                     return False
                 found.append(one)
         return True
-
-    def _notify(self, watcher: Watcher, notice: Notice | None) -> None:
-        if notice is None:
-            return
-        try:
-            watcher.notify(notice)
-        except Exception:
-            log.exception("%s failed on a notice; the others get it", watcher.tega_id)
 
     # -- resuming -------------------------------------------------------------------------------
 

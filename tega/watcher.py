@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -51,13 +51,30 @@ class Publication:
         return strictjson.loads(self.body)["message"]
 
 
+class Run:
+    """Notices one after the other, for all the same watchers.
+
+    :ivar frames: for whoever sends them: what it has made of their texts
+    """
+
+    __slots__ = ("frames", "notices")
+
+    def __init__(self, notices: list[Notice]) -> None:
+        self.notices = notices
+        self.frames: Any = None
+
+
 class Watcher:
     """Somebody who can subscribe: a session, a plugin, a subscriber in this process.
 
+    :cvar takes_runs: whether it may be told of several commits at once: what it is told must not
+        make it change its subscriptions then
     :ivar live: whether it is handed notices as they come
     :ivar levels: of all that it subscribes to: of paths, and (True) of patterns
     :ivar rights: what it may be told of; None: everything
     """
+
+    takes_runs: ClassVar[bool] = False
 
     def __init__(self, tega_id: str) -> None:
         self.tega_id = tega_id
@@ -77,6 +94,10 @@ class Watcher:
 
     def notify(self, notice: Notice) -> None:
         """Here is what a commit means to it."""
+        raise NotImplementedError
+
+    def notify_run(self, run: Run) -> None:
+        """Here is what several commits mean to it, all by others."""
         raise NotImplementedError
 
     def tell(self, publication: Publication) -> None:

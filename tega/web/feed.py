@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from tega import strictjson
 from tega.access.who import Who
@@ -21,7 +21,7 @@ from tega.paths import wire
 from tega.protocol import Since
 from tega.protocol.frames import frame
 from tega.subscriber import SCOPE
-from tega.watcher import Publication, Subscription, Watcher
+from tega.watcher import Publication, Run, Subscription, Watcher
 from tega.web.limits import Limits
 from tega.web.outbox import FRAGMENT, Outbox
 
@@ -40,6 +40,8 @@ class Feed(Watcher):
     :param outbox: takes what is to be sent
     :ivar who: whoever is told
     """
+
+    takes_runs = True
 
     def __init__(self, database: Database, outbox: Outbox, limits: Limits, who: Who) -> None:
         super().__init__("")
@@ -92,6 +94,17 @@ class Feed(Watcher):
         else:
             self._send(notice)
 
+    def notify_run(self, run: Run) -> None:
+        if run.frames is None:
+            run.frames = _joined(run.notices)
+        if run.frames is False or self._full():
+            for notice in run.notices:
+                if self.live:
+                    self.notify(notice)
+        else:
+            self._meters.notices += len(run.notices)
+            self.outbox.send(run.frames)
+
     def _full(self) -> bool:
         """Whether the client has not taken what it was sent."""
         if self.outbox.backlog > self.limits.backlog:
@@ -100,17 +113,11 @@ class Feed(Watcher):
         return self.outbox.backlog > self.limits.backlog
 
     def _send(self, notice: Notice) -> None:
-        if notice.frame is None:
-            whole = _bounded(notice.chunks())
-            if whole is None:
-                # Too long to be made for all: it is made anew for each, piece by piece.
-                notice.frame = False
-            else:
-                notice.frame = frame(b"NOTIFY\n" + whole) if whole else b""
-        if notice.frame is False:
+        made = _framed(notice)
+        if made is False:
             self.outbox.send_pieces(_after(b"NOTIFY\n", notice.chunks()))
-        elif notice.frame:
-            self.outbox.send(notice.frame)
+        elif made:
+            self.outbox.send(made)
         else:
             return
         self._meters.notices += 1
@@ -202,6 +209,37 @@ class Feed(Watcher):
         levels, regex = subscription.levels, subscription.regex
         there = standing(state, levels, regex, self.database.tega_id, self.rights)
         self.outbox.send_pieces(_after(b"NOTIFY\n", there))
+
+
+def _framed(notice: Notice) -> bytes | Literal[False]:
+    """A notice as it is sent to all who get it; empty where it says nothing.
+
+    False: it is too long for that, and is made anew for each, piece by piece.
+    """
+    if notice.frame is None:
+        whole = _bounded(notice.chunks())
+        if whole is None:
+            notice.frame = False
+        else:
+            notice.frame = frame(b"NOTIFY\n" + whole) if whole else b""
+    made: bytes | Literal[False] = notice.frame
+    return made
+
+
+def _joined(notices: list[Notice]) -> bytes | Literal[False]:
+    """Several notices as they are sent; False where one has to be sent by itself."""
+    found: list[bytes] = []
+    size = 0
+    for notice in notices:
+        made = _framed(notice)
+        if not made:
+            return False
+        size += len(made)
+        if size > FRAGMENT:
+            # For one that is nearly full that would be too much at once.
+            return False
+        found.append(made)
+    return b"".join(found)
 
 
 def _after(head: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
