@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 #: What found no room on the disk, and must be done, is tried again after so long, seconds.
 _AGAIN: Final = 1.0
 
+#: A flush waits until a turn of the loop brings nothing more, but for no more turns than this.
+_MOST_TURNS: Final = 3
+
 #: So many operations are judged by a thread: for more the event loop would wait 10 ms and longer.
 _LONG: Final = 2_000
 
@@ -51,6 +54,9 @@ class Committer:
         self._idle: list[asyncio.Future[None]] = []
         self._scheduled = False
         self._flushing = False
+        # How much there was when it was looked last, and how often a flush was put off since.
+        self._seen = 0
+        self._put_off = 0
         # What came while something long is being judged.
         self._held: deque[tuple[Request, Settled]] | None = None
         # Whether what waits is so much that to write it takes long.
@@ -156,7 +162,15 @@ class Committer:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        waiting = len(self._waiting)
+        if waiting > self._seen and self._put_off < _MOST_TURNS:
+            # More may have come in this turn, and be read yet: one sync does for all of it.
+            self._seen = waiting
+            self._put_off += 1
+            self._loop.call_soon(self._flush)
+            return
         self._scheduled = False
+        self._seen = self._put_off = 0
         much, self._much = self._much, False
         if self._database.quick and not much:
             self._database.flush()

@@ -13,9 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from tornado.iostream import IOStream, StreamClosedError
-
 from tega.protocol.frames import CONTINUATION, PING, TEXT, frame
+from tega.web.streams import Stream
 from tega.web.turns import CHUNK, Pieces, Turns
 
 log = logging.getLogger(__name__)
@@ -63,16 +62,15 @@ class Outbox:
 
     __slots__ = (
         "_drained", "_ended", "_frames", "_later", "_outboxes", "_stream", "_streaming", "_turn",
-        "_unsent", "_waits",
+        "_waits",
     )  # fmt: skip
 
-    def __init__(self, stream: IOStream, outboxes: Outboxes, drained: Callable[[], None]) -> None:
+    def __init__(self, stream: Stream, outboxes: Outboxes, drained: Callable[[], None]) -> None:
         self._stream = stream
         self._outboxes = outboxes
         self._drained = drained
         self._frames: list[bytes] = []
         self._waits = 0
-        self._unsent = 0
         # What comes while a long message is being sent.
         self._later: deque[bytes | Pieces] = deque()
         self._streaming = False
@@ -82,12 +80,12 @@ class Outbox:
     @property
     def backlog(self) -> int:
         """Bytes that the client has still to take."""
-        return self._waits + self._unsent
+        return self._waits + self._stream.unsent
 
     @property
     def busy(self) -> bool:
         """Whether the client has still to take something; `drained` tells when it has."""
-        return self._streaming or self._unsent > 0
+        return self._streaming or self._stream.unsent > 0
 
     def send(self, made: bytes) -> None:
         """Send a frame, or several; nothing after `end`."""
@@ -130,16 +128,8 @@ class Outbox:
             return
         data = b"".join(frames) if len(frames) > 1 else frames[0]
         self._waits -= len(data)
-        try:
-            written = self._stream.write(data)
-        except StreamClosedError:
-            # Whoever owns the connection is told by its own means.
-            return
-        if not written.done():
-            size = len(data)
-            self._unsent += size
-            written.add_done_callback(lambda done: self._taken(done, size))
-        elif len(data) > FRAGMENT and not self._streaming:
+        self._stream.write(data)
+        if len(data) > FRAGMENT and not self.busy:
             # So much that somebody may be waiting for room.
             self._drained()
 
@@ -152,14 +142,11 @@ class Outbox:
         self._ended = True
         self._later.clear()
 
-    def _taken(self, done: asyncio.Future[None], size: int) -> None:
-        self._unsent -= size
-        gone = done.cancelled() or done.exception() is not None
-        if self._turn is not None and not self._turn.done() and (gone or not self._unsent):
+    def taken(self) -> None:
+        """The client has taken all that was written, or takes nothing any more."""
+        if self._turn is not None and not self._turn.done():
             self._turn.set_result(None)
-        if gone:
-            return
-        if not self.busy:
+        if not self.busy and not self._stream.closed():
             self._drained()
 
     async def stream(self, rest: Pieces, begun: bool) -> None:
@@ -171,8 +158,7 @@ class Outbox:
             more: Pieces | None = rest
             while more is not None and not self._ended:
                 self.flush()
-                await self._room()
-                if self._ended:
+                if not await self._has_room() or self._ended:
                     return
                 payload, more = self._outboxes.turns.gather(more)
                 if not payload and (more is not None or not begun):
@@ -182,8 +168,6 @@ class Outbox:
                 self._waits += len(made)
                 self._frames.append(made)
             self.flush()
-        except StreamClosedError:
-            return
         except Exception:
             # Cut off, so that what has come is not taken for the whole.
             log.exception("bug in the middle of a long message")
@@ -201,11 +185,13 @@ class Outbox:
         if not self.busy:
             self._drained()
 
-    async def _room(self) -> None:
-        """Wait until the client has taken all that was written, and then for a turn of the loop."""
-        if self._unsent:
+    async def _has_room(self) -> bool:
+        """Wait until the client has taken all that was written, and then for a turn of the loop.
+
+        :returns: whether it is still there
+        """
+        if self._stream.unsent:
             self._turn = asyncio.get_running_loop().create_future()
             await self._turn
         await self._outboxes.turns.next()
-        if self._stream.closed():
-            raise StreamClosedError
+        return not self._stream.closed()

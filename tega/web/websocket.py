@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from typing import Final
 
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, ResponseStartLine
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
 from tega.access.policy import digest_in
 from tega.access.who import Who
@@ -21,6 +21,7 @@ from tega.protocol.frames import (
     PING,
     TEXT,
     TOO_BIG,
+    Frame,
     Reader,
     Violation,
     accept_value,
@@ -32,6 +33,7 @@ from tega.web.context import Context
 from tega.web.door import address_of
 from tega.web.outbox import Outbox
 from tega.web.session import ServerSession
+from tega.web.streams import CHUNK, Stream, TornadoStream, take_over
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +42,6 @@ _MORE: Final = 1 << 16
 
 #: Most bytes of a message from another server: a commit may have many values.
 _MAX_PEER: Final = 1 << 28
-
-#: Bytes that are read at once.
-_CHUNK: Final = 1 << 16
 
 #: So long a client may take to close its end of the connection too, seconds.
 _PARTING: Final = 2.0
@@ -57,6 +56,7 @@ class WebSockets:
     def __init__(self, context: Context, max_body: int) -> None:
         self._context = context
         self._limit = max_body + _MORE
+        self._buffer = bytearray(CHUNK)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def accept(
@@ -79,27 +79,35 @@ class WebSockets:
                 "Sec-WebSocket-Accept": accept_value(key),
             }
         )
-        connection.write_headers(
+        answered = connection.write_headers(
             ResponseStartLine("HTTP/1.1", 101, "Switching Protocols"), answer
         )
         address, token = address_of(connection), digest_in(headers.get("Authorization"))
         stream = connection.detach()
-        task = asyncio.get_running_loop().create_task(self._serve(stream, who, token, address))
+        serving = self._serve(answered, stream, who, token, address)
+        task = asyncio.get_running_loop().create_task(serving)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(
-        self, stream: IOStream, who: Who, token: str | None, address: str
+        self,
+        answered: Awaitable[None],
+        stream: IOStream,
+        who: Who,
+        token: str | None,
+        address: str,
     ) -> None:
-        reader = Reader(self._limit)
-        connection = _Connection(self._context, stream, reader, who, token, address)
+        def opened(stream: Stream) -> _Connection:
+            return _Connection(self._context, stream, self._limit, who, token, address)
+
         try:
-            await connection.read()
-        except StreamClosedError:
-            log.debug("%s has hung up", connection.session.tega_id)
-        finally:
-            connection.session.ended()
-            stream.close()
+            await answered
+            if isinstance(stream, SSLIOStream):
+                await TornadoStream(stream).run(opened)
+            else:
+                await take_over(stream, opened, self._buffer)
+        except (StreamClosedError, OSError) as error:
+            log.info("%s is gone before its session could begin: %s", address, error)
 
 
 def _checked_key(method: str, headers: Mapping[str, str]) -> str:
@@ -127,24 +135,29 @@ def _checked_key(method: str, headers: Mapping[str, str]) -> str:
 
 
 class _Connection:
-    """One connection: reads frames until it ends."""
+    """One connection: takes frames until it ends."""
 
-    __slots__ = ("_closing", "_loop", "_outbox", "_reader", "_stream", "_turns", "session")
+    __slots__ = (
+        "_closing", "_deaf", "_frames", "_loop", "_outbox", "_reader", "_stream", "_turns",
+        "session",
+    )  # fmt: skip
 
     def __init__(
         self,
         context: Context,
-        stream: IOStream,
-        reader: Reader,
+        stream: Stream,
+        limit: int,
         who: Who,
         token: str | None,
         address: str,
     ) -> None:
         self._stream = stream
-        self._reader = reader
+        self._reader = Reader(limit)
         self._loop = asyncio.get_running_loop()
         self._closing = False
-        stream.set_nodelay(True)
+        # Whether what comes does not count any more.
+        self._deaf = False
+        self._frames: Iterator[Frame] = iter(())
         self._turns = context.sessions.outboxes.turns
         self._outbox = Outbox(stream, context.sessions.outboxes, self._drained)
         self.session = ServerSession(
@@ -165,41 +178,57 @@ class _Connection:
         self._outbox.end(close_frame(code, reason))
         self._loop.call_later(_PARTING, self._stream.close)
 
-    async def read(self) -> None:
-        """Take what comes until the connection ends."""
-        session, turns = self.session, self._turns
+    # -- what the stream calls ------------------------------------------------------------------
+
+    def take(self, chunk: bytes) -> None:
+        if not self._deaf:
+            self._frames = self._reader.feed(chunk)
+            self._go_on()
+
+    def drained(self) -> None:
+        self._outbox.taken()
+
+    def lost(self) -> None:
+        self._deaf = True
+        self.session.ended()
+        self._outbox.taken()
+
+    # -- what comes -----------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Take the frames that are there, unless the client has to wait."""
+        session = self.session
+        now = session.heard = self._loop.time()
+        until = now + self._turns.length
         try:
-            while True:
-                chunk = await self._stream.read_bytes(_CHUNK, partial=True)
-                session.heard = self._loop.time()
-                until = session.heard + turns.length
-                for opcode, payload in self._reader.feed(chunk):
-                    if opcode == TEXT:
-                        assert isinstance(payload, str)
-                        session.receive(payload)
-                    elif opcode == PING:
-                        assert isinstance(payload, bytes)
-                        self._outbox.send(frame(payload, _PONG))
-                    elif opcode == CLOSE:
-                        self._hang_up(NORMAL, "")
-                        return
-                    room = session.room()
-                    if room is not None:
-                        await room
-                        session.heard = self._loop.time()
-                        until = session.heard + turns.length
-                    elif self._loop.time() > until:
-                        # One that sends much must not hold up the others.
-                        await turns.next()
-                        until = self._loop.time() + turns.length
-                # First what this has caused, a flush and its answers; to look for more takes time,
-                # and a client that waits for its answer has sent none.
-                await asyncio.sleep(0)
+            for opcode, payload in self._frames:
+                if opcode == TEXT:
+                    assert isinstance(payload, str)
+                    session.receive(payload)
+                elif opcode == PING:
+                    assert isinstance(payload, bytes)
+                    self._outbox.send(frame(payload, _PONG))
+                elif opcode == CLOSE:
+                    self._hang_up(NORMAL, "")
+                    self._stream.close()
+                    return
+                wait = session.room()
+                if wait is None and self._loop.time() > until:
+                    # One that sends much must not hold up the others.
+                    wait = self._turns.next()
+                if wait is not None:
+                    self._stream.pause()
+                    wait.add_done_callback(self._resume)
+                    return
         except Violation as error:
+            # Closed with something unread, the connection would be reset, and the code lost.
+            self._deaf = True
             log.info("session %s is cut: %s", session.tega_id, error.reason)
             if error.code == TOO_BIG:
                 session.note_refusal(TooLarge(error.reason), "a message")
             session.close(error.code, error.reason)
-            # Closed with something unread, the connection would be reset, and the code lost.
-            while True:
-                await self._stream.read_bytes(_CHUNK, partial=True)
+
+    def _resume(self, _: asyncio.Future[None]) -> None:
+        if not self._stream.closed():
+            self._stream.resume()
+            self._go_on()
