@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from tega.errors import TegaError
@@ -58,8 +59,8 @@ class Pending:
         self._error = error
         self.settled = True
 
-    def result(self) -> Result:
-        """What the client is told.
+    def check(self) -> None:
+        """See that it was done.
 
         :raises TegaError: where the request was refused, or the disk failed
         """
@@ -67,6 +68,24 @@ class Pending:
         if self._error is not None:
             # Many may be told of the same failure: its traceback must not grow with each of them.
             raise self._error.with_traceback(None)
+
+    def made(self) -> tuple[int, Collection[tuple[str, int]]]:
+        """What `result` holds, without making one: the sequence number, and roots with versions.
+
+        :raises TegaError: as `check` does
+        """
+        self.check()
+        if self._result is None:
+            assert self.commit is not None
+            return self.commit.seq, self.commit.versions
+        return self._result.seq, tuple(self._result.versions.items())
+
+    def result(self) -> Result:
+        """What the client is told.
+
+        :raises TegaError: as `check` does
+        """
+        self.check()
         if self._result is None:
             assert self.commit is not None
             self._result = self.commit.result()

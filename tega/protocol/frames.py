@@ -10,12 +10,15 @@ import base64
 import struct
 from collections.abc import Iterator
 from hashlib import sha1
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 CONTINUATION: Final = 0x0
 
 _LAST, _RESERVED, _OPCODE, _MASKED, _LENGTH = 0x80, 0x70, 0x0F, 0x80, 0x7F
+
+#: The first byte of a message that is one frame.
+_TEXT_FRAME: Final = _LAST | TEXT
 
 #: Most bytes of a control frame's payload.
 _CONTROL: Final = 125
@@ -38,14 +41,9 @@ class Violation(Exception):
         self.reason = reason
 
 
-class Frame(NamedTuple):
-    """What has come: a whole message, however many fragments it had, or a control frame.
-
-    :ivar payload: the text of a message, or the bytes of a control frame
-    """
-
-    opcode: int
-    payload: str | bytes
+#: What has come: TEXT and the text of a whole message, however many fragments it had, or another
+#: opcode and the bytes of a control frame.
+Frame: TypeAlias = tuple[int, str | bytes]
 
 
 def accept_value(key: str) -> str:
@@ -127,7 +125,10 @@ class Reader:
                     break
                 length = int.from_bytes(data[position : position + wide], "big")
                 position += wide
-            self._check(first, second, length)
+            # Most frames are messages of one frame each.
+            plain = first == _TEXT_FRAME and self._fragments is None
+            if not plain or second & _MASKED != self._masked or length > self.limit:
+                self._check(first, second, length)
             begin = position + 4 if self._masked else position
             wanted = end = begin + length
             if size < end:
@@ -138,15 +139,14 @@ class Reader:
                 if mask != b"\0\0\0\0":
                     payload = _unmasked(payload, mask)
             start = end
-            opcode = first & _OPCODE
-            if opcode >= CLOSE:
-                yield Frame(opcode, payload)
-            elif first & _LAST and self._fragments is None:
-                yield _message(payload)
+            if plain:
+                yield TEXT, _text(payload)
+            elif (opcode := first & _OPCODE) >= CLOSE:
+                yield opcode, payload
             else:
                 self._keep(payload)
                 if first & _LAST:
-                    yield _message(self._joined())
+                    yield TEXT, _text(self._joined())
         self._chunks = [data[start:]] if start < size else []
         self._have = size - start
         self._wanted = wanted - start
@@ -183,9 +183,9 @@ class Reader:
         return payload
 
 
-def _message(payload: bytes) -> Frame:
+def _text(payload: bytes) -> str:
     try:
-        return Frame(TEXT, payload.decode())
+        return payload.decode()
     except UnicodeDecodeError:
         raise Violation(NOT_UTF8, "a text that is not UTF-8") from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final, NamedTuple
 
 from tega import strictjson
@@ -11,7 +11,7 @@ from tega.errors import Forbidden, Malformed, NotFound, Unauthorized
 from tega.paths import Path, check_txid, parse
 from tega.store import match
 from tega.store.commit import Operation, Transaction, make_delete, make_put
-from tega.store.history import Result, State
+from tega.store.history import State
 from tega.web import sight
 
 _PUT_KEYS: Final = frozenset(("ope", "path", "instance", "version", "ephemeral", "tega_id"))
@@ -147,18 +147,23 @@ def _read(one: dict[str, Any]) -> Read:
     return Read((), None, internal, match.compile_pattern(path))
 
 
-def text(result: Result) -> bytes:
+def text(seq: int, versions: Collection[tuple[str, int]]) -> bytes:
     """What a TX without reads is answered."""
-    versions = result.versions
     if len(versions) == 1:
-        ((name, version),) = versions.items()
+        ((name, version),) = versions
         made = b"{%b:%d}" % (strictjson.dumps(name), version)
     else:
-        made = strictjson.dumps(versions)
-    return b'{"results":[],"seq":%d,"versions":%b}' % (result.seq, made)
+        made = strictjson.dumps(dict(versions))
+    return b'{"results":[],"seq":%d,"versions":%b}' % (seq, made)
 
 
-def answer(result: Result, before: State, reads: list[Read], who: Who) -> Iterator[bytes]:
+def answer(
+    seq: int,
+    versions: Collection[tuple[str, int]],
+    before: State,
+    reads: list[Read],
+    who: Who,
+) -> Iterator[bytes]:
     """What a TX with reads is answered, in pieces of bounded work.
 
     :param before: the state that the transaction was judged by, which is what its reads see
@@ -169,8 +174,7 @@ def answer(result: Result, before: State, reads: list[Read], who: Who) -> Iterat
         yield opening
         opening = b","
         yield from _result(before, one, who)
-    versions = strictjson.dumps(result.versions)
-    yield b'],"seq":%d,"versions":%b}' % (result.seq, versions)
+    yield b'],"seq":%d,"versions":%b}' % (seq, strictjson.dumps(dict(versions)))
 
 
 def _result(state: State, one: Read, who: Who) -> Iterator[bytes]:

@@ -138,7 +138,7 @@ class Committer:
     def _lapse(self, tega_id: str, through: str) -> None:
         def settled(pending: Pending) -> None:
             try:
-                pending.result()
+                pending.check()
             except TegaError as error:
                 if isinstance(error, ReadOnly) and self._database.refusal is None:
                     # The disk is full. There may be room again, or a session of that id.

@@ -239,7 +239,7 @@ class ServerSession(Answering):
             self._unanswered -= 1
             self._took(what, begun)
             try:
-                pending.result()
+                pending.check()
             except TegaError as error:
                 self.refuse(error, what)
             self._make_room()
@@ -307,14 +307,14 @@ class ServerSession(Answering):
         def settled(pending: Pending) -> None:
             self._took("TX", begun)
             try:
-                result = pending.result()
+                made = pending.made()
             except TegaError as error:
                 self._answer_error(message, error)
                 return
             if reads:
-                self._answer_pieces(message, batch.answer(result, pending.before, reads, self.who))
+                self._answer_pieces(message, batch.answer(*made, pending.before, reads, self.who))
             else:
-                self._answer(message, batch.text(result))
+                self._answer(message, batch.text(*made))
 
         self._context.committer.enter(request, settled)
 
