@@ -112,7 +112,8 @@ def test_what_would_be_refused_is_not_sent(one: dict[str, Any]) -> None:
 
 def event_of(frame: frames.Frame) -> tuple[str, str | bytes]:
     names = {frames.TEXT: "text", frames.PING: "ping", frames.PONG: "pong", frames.CLOSE: "close"}
-    return names[frame.opcode], frame.payload
+    opcode, payload = frame
+    return names[opcode], payload
 
 
 def expected_of(event: dict[str, Any]) -> tuple[str, str | bytes]:
