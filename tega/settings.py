@@ -108,7 +108,7 @@ TABLE: tuple[Setting, ...] = (
             "when commits are synced to disk: before each answer, each interval, or never"),
     Setting("sync-interval", None, 1.0, seconds, "seconds over 0",
             "seconds between syncs with --sync interval"),
-    Setting("snapshot-size", None, 4 << 20, integer(0, 1 << 50), "bytes, 0 for never",
+    Setting("snapshot-size", None, 8 << 20, integer(0, 1 << 50), "bytes, 0 for never",
             "bytes appended to the log after which a snapshot is made"),
     Setting("keep", None, 2, integer(0, 1_000_000), "0 to 1000000",
             "older log segments, each of a snapshot's time, that are kept"),

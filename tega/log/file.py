@@ -78,7 +78,7 @@ class FileLog(Log):
         new_life: Callable[[], str],
         sync: SyncPolicy = "always",
         interval: float = 1.0,
-        snapshot_size: int = 4 << 20,
+        snapshot_size: int = 8 << 20,
         keep: int = 2,
         disk: Disk | None = None,
         ahead: int = AHEAD,

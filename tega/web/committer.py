@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 #: What found no room on the disk, and must be done, is tried again after so long, seconds.
 _AGAIN: Final = 1.0
 
-#: A flush waits until a turn of the loop brings nothing more, but for no more turns than this.
+#: A quick flush, for which the loop waits, comes once a turn of the loop brings nothing more to it,
+#: but after no more turns than this.
 _MOST_TURNS: Final = 3
 
 #: So many operations are judged by a thread: for more the event loop would wait 10 ms and longer.
@@ -162,17 +163,16 @@ class Committer:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        waiting = len(self._waiting)
-        if waiting > self._seen and self._put_off < _MOST_TURNS:
+        waiting, quick = len(self._waiting), self._database.quick and not self._much
+        if quick and waiting > self._seen and self._put_off < _MOST_TURNS:
             # More may have come in this turn, and be read yet: one sync does for all of it.
             self._seen = waiting
             self._put_off += 1
             self._loop.call_soon(self._flush)
             return
-        self._scheduled = False
+        self._scheduled = self._much = False
         self._seen = self._put_off = 0
-        much, self._much = self._much, False
-        if self._database.quick and not much:
+        if quick:
             self._database.flush()
             self._settle()
             return
