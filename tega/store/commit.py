@@ -62,7 +62,8 @@ def make_put(
     :param ephemeral: whether the node is to go with the session of who puts
     :raises Malformed: for a depth, value, version or tega id that the data model does not allow
     """
-    _check_depth(path, max_depth)
+    if not 0 < len(path) <= max_depth:
+        _check_depth(path, max_depth)
     if tega_id is not None:
         check_tega_id(tega_id)
     if expected is not None and expected < MUST_NOT_EXIST:

@@ -104,6 +104,9 @@ def _operation(one: Any, also: frozenset[str], max_depth: int) -> Operation:
     ope, path = one.get("ope"), one.get("path")
     if type(path) is not str:
         raise Malformed("path is missing, or no text")
+    if len(one) == 3 and ope == "PUT" and "instance" in one:
+        # What comes most says nothing more.
+        return make_put(parse(path), one["instance"], None, None, max_depth)
     version = one.get("version")
     if also:
         # The version that a change made elsewhere says nothing of what is expected here.
