@@ -6,6 +6,7 @@ replaced, keep it, but the parent holds them no longer.
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -367,6 +368,8 @@ class Func:
             raise Malformed(f"a Func wraps a callable, not a {type(func).__name__}")
         self.owner_id = paths.check_tega_id(owner_id)
         self.func = func
+        #: Whether it is a coroutine function: to find out takes a while.
+        self.is_coroutine = inspect.iscoroutinefunction(func)
         self.args: list[Any] = plain(args)
         self.kwargs: dict[str, Any] = plain(kwargs)
 

@@ -141,7 +141,7 @@ class Functions:
 
     async def _run(self, func: Func, given: rpc.Arguments) -> Any:
         call = functools.partial(func.func, *(given.args or ()), **(given.kwargs or {}))
-        if inspect.iscoroutinefunction(func.func):
+        if func.is_coroutine:
             return await call()
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_THREADS, "tega-function")

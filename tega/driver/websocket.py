@@ -11,7 +11,7 @@ import asyncio
 import base64
 import os
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 
@@ -112,6 +112,7 @@ class WebSocket(asyncio.Protocol):
         # The server's part of the handshake; then, what came together with it.
         self._buffer = bytearray()
         self._reader = Reader(MAX_MESSAGE, masked=False)
+        self._masks: Iterator[tuple[bytes]] = iter(())
         self._frames: list[bytes] = []
         # Bytes in them.
         self._unwritten = 0
@@ -207,9 +208,17 @@ class WebSocket(asyncio.Protocol):
             return
         if not self._frames:
             self._loop.call_soon(self._flush)
-        frame = masked_frame(payload, os.urandom(4), opcode)
+        frame = masked_frame(payload, self._mask(), opcode)
         self._frames.append(frame)
         self._unwritten += len(frame)
+
+    def _mask(self) -> bytes:
+        """Four random bytes."""
+        for (mask,) in self._masks:
+            return mask
+        # So many at once: to ask for a few takes as long as all else about a small frame.
+        self._masks = struct.iter_unpack("4s", os.urandom(1024))
+        return self._mask()
 
     def _flush(self) -> None:
         frames, self._frames = self._frames, []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import threading
 from collections.abc import Callable
@@ -144,7 +143,7 @@ class Calls:
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()
 
     def _run(self, func: Func, given: Arguments, what: str, seconds: float) -> Later:
-        if len(self._running) >= _THREADS and not inspect.iscoroutinefunction(func.func):
+        if len(self._running) >= _THREADS and not func.is_coroutine:
             raise OverLimit(
                 f"{_THREADS} functions of this server are running, the limit", "functions"
             )
@@ -152,7 +151,7 @@ class Calls:
         if func.args or func.kwargs:
             args, kwargs = [], {}
         running: asyncio.Future[Any]
-        if inspect.iscoroutinefunction(func.func):
+        if func.is_coroutine:
             running = self._loop.create_task(func(*args, **kwargs))
         else:
             running = self._loop.run_in_executor(self._threads, lambda: func(*args, **kwargs))
