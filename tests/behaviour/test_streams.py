@@ -89,6 +89,25 @@ def test_what_comes_before_the_handshake_is_answered_counts(site: Site, size: in
     one.socket.close()
 
 
+def test_more_than_may_be_open_before_the_handshake_is_answered(site: Site) -> None:
+    asked = [
+        f'REQUEST {number} TX eager -\n{{"ops":[{{"ope":"PUT","path":"e.x","instance":{number}}}]}}'
+        for number in range(1, 301)
+    ]
+    with site.bare() as made:
+        made.sendall(
+            HANDSHAKE + b"".join([frame(t.encode()) for t in ["SESSION eager local", *asked[:200]]])
+        )
+        found = b""
+        while b"RESPONSE 200 TX" not in found:
+            found += made.recv(1 << 16)
+        made.sendall(b"".join([frame(text.encode()) for text in asked[200:]]))
+        while b"RESPONSE 300 TX" not in found:
+            found += made.recv(1 << 16)
+    positions = [found.index(b"RESPONSE %d TX" % number) for number in range(1, 301)]
+    assert positions == sorted(positions)
+
+
 def test_more_than_may_be_open_is_taken_later_and_in_order(site: Site) -> None:
     one = site.client("asks")
     one.send(
