@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import immutables
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +15,6 @@ from tega.database import Database
 from tega.errors import Malformed
 from tega.log.memory import MemoryLog
 from tega.store.commit import Delete, Operation, Put, Transaction, make_put
-from tega.store.history import Result
 from tega.store.node import thaw
 from tega.web import batch
 from tega.web.batch import Read
@@ -261,8 +259,7 @@ def answer(database: Database, *asked: dict[str, Any]) -> Any:
     """What reads are answered, as JSON."""
     state = database.state
     reads = read([{"ope": "GET", **one} for one in asked])[1]
-    result = Result(state.seq, immutables.Map())
-    text = b"".join(batch.answer(result, state, reads, UNLIMITED))
+    text = b"".join(batch.answer(state.seq, (), state, reads, UNLIMITED))
     given_ = strictjson.loads(text)
     assert (given_.keys(), given_["seq"]) == ({"results", "seq", "versions"}, 2)
     return given_["results"]
@@ -298,5 +295,5 @@ def test_a_pattern_gives_every_match(database: Database) -> None:
 
 def test_without_reads_there_are_no_results() -> None:
     for versions in ({}, {"a": 0}, {'"é\n': 3}, {"b": 1, "a": 0}):
-        text = batch.text(Result(7, immutables.Map(versions)))
+        text = batch.text(7, tuple(versions.items()))
         assert strictjson.loads(text) == {"results": [], "seq": 7, "versions": versions}
