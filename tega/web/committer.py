@@ -58,6 +58,8 @@ class Committer:
         # How much there was when it was looked last, and how often a flush was put off since.
         self._seen = 0
         self._put_off = 0
+        # How many were flushed last: where that was one, there is hardly a second.
+        self._flushed_last = 1
         # What came while something long is being judged.
         self._held: deque[tuple[Request, Settled]] | None = None
         # Whether what waits is so much that to write it takes long.
@@ -164,7 +166,8 @@ class Committer:
 
     def _flush(self) -> None:
         waiting, quick = len(self._waiting), self._database.quick and not self._much
-        if quick and waiting > self._seen and self._put_off < _MOST_TURNS:
+        alone = waiting == 1 and self._flushed_last == 1
+        if quick and not alone and waiting > self._seen and self._put_off < _MOST_TURNS:
             # More may have come in this turn, and be read yet: one sync does for all of it.
             self._seen = waiting
             self._put_off += 1
@@ -172,6 +175,7 @@ class Committer:
             return
         self._scheduled = self._much = False
         self._seen = self._put_off = 0
+        self._flushed_last = waiting
         if quick:
             self._database.flush()
             self._settle()
