@@ -265,7 +265,7 @@ class Server:
         self._http = Listener(
             self._service,
             self.certificates,
-            Room(_connections(settings), lambda: len(sessions)),
+            Room(_connections(settings), lambda: len(sessions) + websockets.opening),
             database.meters,
             max_header_size=2 * settings.max_url + _HEADERS,
             max_body_size=sys.maxsize,

@@ -98,12 +98,13 @@ class Sessions:
             log.warning("session %s had the tega id of a plugin: it ends", tega_id)
             self._by_id.pop(tega_id).taken_over()
 
-    def check_room(self) -> None:
+    def check_room(self, opening: int) -> None:
         """Refuse one more.
 
+        :param opening: how many are let in, and not here yet
         :raises OverLimit: where there are too many
         """
-        if len(self._all) >= self._most:
+        if len(self._all) + opening >= self._most:
             raise OverLimit(
                 f"this server has {self._most} sessions, the limit: try again later",
                 "sessions",

@@ -58,6 +58,8 @@ class WebSockets:
         self._limit = max_body + _MORE
         self._buffer = bytearray(CHUNK)
         self._tasks: set[asyncio.Task[None]] = set()
+        #: How many have been answered, and have no session yet.
+        self.opening = 0
 
     def accept(
         self, method: str, headers: HTTPHeaders, connection: HTTP1Connection, who: Who
@@ -71,7 +73,7 @@ class WebSockets:
         key = _checked_key(method, headers)
         if who.helpless:
             raise who.refused("have a session")
-        self._context.sessions.check_room()
+        self._context.sessions.check_room(self.opening)
         answer = HTTPHeaders(
             {
                 "Upgrade": "websocket",
@@ -84,6 +86,7 @@ class WebSockets:
         )
         address, token = address_of(connection), digest_in(headers.get("Authorization"))
         stream = connection.detach()
+        self.opening += 1
         serving = self._serve(answered, stream, who, token, address)
         task = asyncio.get_running_loop().create_task(serving)
         self._tasks.add(task)
@@ -97,7 +100,12 @@ class WebSockets:
         token: str | None,
         address: str,
     ) -> None:
+        begun = False
+
         def opened(stream: Stream) -> _Connection:
+            nonlocal begun
+            begun = True
+            self.opening -= 1
             return _Connection(self._context, stream, self._limit, who, token, address)
 
         try:
@@ -108,6 +116,9 @@ class WebSockets:
                 await take_over(stream, opened, self._buffer)
         except (StreamClosedError, OSError) as error:
             log.info("%s is gone before its session could begin: %s", address, error)
+        finally:
+            if not begun:
+                self.opening -= 1
 
 
 def _checked_key(method: str, headers: Mapping[str, str]) -> str:

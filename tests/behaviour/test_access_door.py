@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from service import ROOT, Service
-from wsclient import WSClient, frame, put
+from wsclient import KEY, WSClient, frame, put
 
 from tega.access.keeper import add_token
 
@@ -238,6 +239,22 @@ def test_max_sessions(tmp_path: Path) -> None:
     limit = time.monotonic() + 20
     while WSClient(made.port).status != 101:
         assert time.monotonic() < limit
+    assert made.end()[0] == 0
+
+
+def test_max_sessions_holds_for_many_that_come_at_once(tmp_path: Path) -> None:
+    made = Service(tmp_path, "-t", "srv", "--max-sessions", "5")
+    asking = (
+        "GET /_pubsub HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+    ).encode()
+    sockets = [socket.create_connection(("127.0.0.1", made.port), 20) for _ in range(40)]
+    for one in sockets:
+        one.sendall(asking)
+    answers = sorted(one.recv(12) for one in sockets)
+    assert answers == [b"HTTP/1.1 101"] * 5 + [b"HTTP/1.1 429"] * 35
+    for one in sockets:
+        one.close()
     assert made.end()[0] == 0
 
 
