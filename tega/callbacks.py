@@ -129,8 +129,9 @@ class LocalWatcher(Watcher):
             if seq != self._cursor + 1:
                 break
             self._cursor = seq
-            if notice is not None:
-                self._waiting.append((self.subscriber.on_notify, (notice.as_data(),)))
+            data = None if notice is None else notice.as_data()
+            if data:
+                self._waiting.append((self.subscriber.on_notify, (data,)))
                 if len(self._waiting) >= _MAX_WAITING // 2:
                     return
         if self._cursor < self._hub.delivered:
