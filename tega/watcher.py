@@ -98,7 +98,9 @@ class Watcher:
 
     def notify_run(self, run: Run) -> None:
         """Here is what several commits mean to it, all by others."""
-        raise NotImplementedError
+        for notice in run.notices:
+            if self.live:
+                self.notify(notice)
 
     def tell(self, publication: Publication) -> None:
         """Here is a message on one of its channels."""

@@ -79,8 +79,7 @@ def unwrapped(value: Any) -> Any:
         return value.serialize_()
     if isinstance(value, Func):
         return str(value)
-    # To ask what is no Mapping whether it is one takes long.
-    if not isinstance(value, str | int | float | list | tuple) and isinstance(value, Mapping):
+    if isinstance(value, Mapping):
         return {name: unwrapped(child) for name, child in value.items()}
     return value
 

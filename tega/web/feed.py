@@ -98,9 +98,7 @@ class Feed(Watcher):
         if run.frames is None:
             run.frames = _joined(run.notices)
         if run.frames is False or self._full():
-            for notice in run.notices:
-                if self.live:
-                    self.notify(notice)
+            super().notify_run(run)
         else:
             self._meters.notices += len(run.notices)
             self.outbox.send(run.frames)

@@ -86,6 +86,8 @@ class WebSockets:
         )
         address, token = address_of(connection), digest_in(headers.get("Authorization"))
         stream = connection.detach()
+        # A small answer must not wait until the one before it is acknowledged.
+        stream.set_nodelay(True)
         self.opening += 1
         serving = self._serve(answered, stream, who, token, address)
         task = asyncio.get_running_loop().create_task(serving)

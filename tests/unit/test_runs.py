@@ -40,8 +40,7 @@ class Runner(Ear):
 
     def notify_run(self, run: Run) -> None:
         self.runs.append(len(run.notices))
-        for notice in run.notices:
-            self.notify(notice)
+        super().notify_run(run)
 
 
 @pytest.fixture
