@@ -16,11 +16,11 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from tega.access.rules import SUBSCRIBE
 from tega.errors import Malformed, OverLimit
+from tega.kept import Kept
 from tega.notices import Notice, addressed, noticed
 from tega.paths import MAX_DEPTH, dotted, parse, split_pattern
 from tega.runs import Runs, guarded
@@ -30,9 +30,6 @@ from tega.topics import Topics
 from tega.watcher import Publication, Subscription, Watcher, own_topics
 
 log = logging.getLogger(__name__)
-
-#: Bytes of records that are kept for watchers which resume, beside their number.
-_MAX_KEPT: Final = 4 << 20
 
 #: Most patterns of one watcher, and most levels of all of them: each takes memory of its own.
 _MAX_PATTERNS: Final = 1_000
@@ -60,7 +57,7 @@ class Hub:
     """Takes commits and messages, and hands them out.
 
     :param seq: of the newest commit so far
-    :param keep: how many commits are kept for those who resume
+    :param keep: how many commits are kept for those who resume, at most; see `tega.kept`
     :param most: most subscriptions of one watcher
     :param max_depth: most levels of a subscription
     """
@@ -84,12 +81,9 @@ class Hub:
         self._global = Topics()
         self._global_count: dict[tuple[str, bool], int] = {}
         self._watchers: dict[Watcher, None] = {}
-        self._keep = keep
         self._most = most
         self._max_depth = max_depth
-        self._kept: deque[Commit] = deque()
-        self._sizes: deque[int] = deque()
-        self._kept_bytes = 0
+        self._kept = Kept(keep)
         self._queue: deque[Commit] = deque()
         self._delivering = False
         # Whose subscriptions have changed while it was found out who gets what of a commit.
@@ -139,6 +133,7 @@ class Hub:
             self._topics.add(levels, regex, watcher, start)
             watcher.subscriptions[key] = made
             self._watchers[watcher] = None
+            self._kept.wanted(self._published)
             if scope is SCOPE.GLOBAL:
                 self._global.add(levels, regex, watcher, start)
             else:
@@ -263,23 +258,18 @@ class Hub:
     def publish(self, commits: Sequence[Commit]) -> None:
         """Take commits that are durable now. `deliver` hands them out."""
         with self._lock:
-            for commit in commits:
-                size = 0
-                for change in commit.changes:
-                    size += len(change.record)
-                self._kept.append(commit)
-                self._sizes.append(size)
-                self._kept_bytes += size
-                self._published = commit.seq
+            if not commits:
+                return
+            self._published = commits[-1].seq
             if self._watchers:
                 self._queue.extend(commits)
+                # Whoever leaves may come back.
+                self._kept.wanted(self._published)
             else:
                 # Nobody to hand them to: whoever comes now begins after them.
                 self._queue.clear()
                 self._delivered = self._published
-            while len(self._kept) > self._keep or self._kept_bytes > _MAX_KEPT:
-                self._kept.popleft()
-                self._kept_bytes -= self._sizes.popleft()
+            self._kept.add(commits)
 
     def deliver(self) -> None:
         """Hand out what was published."""
@@ -291,15 +281,23 @@ class Hub:
     def kept(self) -> list[Commit]:
         """The newest commits, oldest first, as many as are kept."""
         with self._lock:
-            return list(self._kept)
+            return self._kept.all()
+
+    def hold(self) -> None:
+        """Keep what comes from now on, as for a watcher: it will be asked for."""
+        with self._lock:
+            self._kept.wanted(self._published)
 
     def kept_after(self, seq: int) -> list[Commit] | None:
-        """All commits after a sequence number, oldest first; None where not all are kept."""
+        """All commits after a sequence number, oldest first; None where not all are kept.
+
+        Who asks goes on from there, as after `hold`.
+        """
         with self._lock:
+            self._kept.wanted(self._published)
             if not self.keeps(seq):
                 return None
-            newest = list(islice(reversed(self._kept), self._published - seq))
-        return newest[::-1]
+            return self._kept.newest(self._published - seq)
 
     def _deliver(self) -> None:
         with self._lock:
@@ -369,8 +367,8 @@ class Hub:
     def keeps(self, after: int) -> bool:
         """Whether all that came after a sequence number is still kept."""
         with self._lock:
-            oldest = self._kept[0].seq if self._kept else self._published + 1
-            return oldest - 1 <= after
+            oldest = self._kept.oldest
+            return (self._published + 1 if oldest is None else oldest) - 1 <= after
 
     def resumes_from(self, seq: int) -> bool:
         """Whether somebody who has seen a sequence number, perhaps long ago, can go on from it."""
@@ -389,9 +387,7 @@ class Hub:
         own = own_topics(watcher)
         while after < self._delivered:
             with self._lock:
-                first = self._kept[0].seq if self._kept else self._published + 1
-                start = max(after + 1 - first, 0)
-                batch = list(islice(self._kept, start, start + 64))
+                batch = self._kept.after(after, 64)
             for commit in batch:
                 if commit.seq > self._delivered:
                     return
@@ -409,8 +405,7 @@ class Hub:
         with self._lock:
             self._queue.clear()
             self._kept.clear()
-            self._sizes.clear()
-            self._kept_bytes = self._start = self._published = self._delivered = 0
+            self._start = self._published = self._delivered = 0
             self._resets += 1
             watchers = list(self._watchers)
             for watcher in watchers:

@@ -163,6 +163,7 @@ class Source:
                 self._lay(name, state)
         self._cursor = state.seq
         self._stale_overlays.clear()
+        self._database.hub.hold()
         self.live = True
 
     def _is_at(self, name: str, state: State) -> bool:

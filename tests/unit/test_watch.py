@@ -305,12 +305,58 @@ def test_what_was_missed_is_what_was_told(db: Database) -> None:
 
 @pytest.mark.parametrize("size", [1, 1 << 20])
 def test_what_is_kept_is_bounded_by_number_and_bytes(db: Database, size: int) -> None:
+    db.hub.subscribe(Ear(), "b")
     for _ in range(150):
         db.commit(put("a", "x" * size))
     count = 100 if size == 1 else 3
     assert db.hub.keeps(150 - count)
     assert not db.hub.keeps(150 - count - 1)
     assert not db.hub.resumes_from(151), "the future"
+
+
+def test_little_is_kept_while_nobody_watches(db: Database) -> None:
+    for _ in range(50):
+        db.commit(put("a", "x" * 10_000))
+    assert db.hub.keeps(50 - 6)
+    assert not db.hub.keeps(50 - 7), "64 KiB"
+
+
+def test_a_watcher_that_left_can_come_back_as_long_as_all_is_kept(db: Database) -> None:
+    ear = Ear()
+    db.hub.subscribe(ear, "b")
+    for _ in range(50):
+        db.commit(put("a", "x" * 10_000))
+    db.hub.unsubscribe(ear, "b")
+    for number in range(90):
+        assert db.hub.resumes_from(50)
+        db.commit(put("a", f"{number}" * 10_000))
+    for number in range(50):
+        # 4 MiB, or 100 commits: none can come back to where it was, so what is kept dwindles.
+        db.commit(put("a", "x" * 50_000))
+    assert not db.hub.resumes_from(50)
+    assert not db.hub.keeps(190 - 2)
+
+
+def test_a_watcher_that_was_never_told_of_anything_can_come_back(db: Database) -> None:
+    db.commit(put("a", 1))
+    ear = Ear()
+    db.hub.subscribe(ear, "b")
+    db.hub.unsubscribe(ear, "b")
+    for _ in range(50):
+        db.commit(put("a", "x" * 10_000))
+    assert db.hub.resumes_from(1)
+
+
+def test_what_others_ask_for_is_kept_for_them(db: Database) -> None:
+    db.hub.hold()
+    asked = 0
+    for number in range(50):
+        db.commit(put("a", f"{number}" * 10_000))
+        if number % 10 == 9:
+            commits = db.hub.kept_after(asked)
+            assert commits is not None
+            assert [commit.seq for commit in commits] == list(range(asked + 1, number + 2))
+            asked = number + 1
 
 
 def test_nobody_resumes_from_before_a_restart() -> None:
