@@ -53,11 +53,15 @@ class Kept:
             self._bytes += size
             while len(self._commits) > self._most or self._bytes > _MOST:
                 self._let_go()
-            for _ in range(_AT_ONCE):
-                # Who wants to go on from before what is kept must be told what stands there anyway.
-                if self._bytes <= _UNWATCHED or self._wanted >= self._commits[0].seq - 1:
-                    break
-                self._let_go()
+            if self._bytes > _UNWATCHED:
+                self._dwindle()
+
+    def _dwindle(self) -> None:
+        """Let some go of more than has to be kept, if nobody could come back to them."""
+        for _ in range(_AT_ONCE):
+            if self._bytes <= _UNWATCHED or self._wanted >= self._commits[0].seq - 1:
+                return
+            self._let_go()
 
     def _let_go(self) -> None:
         self._commits.popleft()

@@ -155,8 +155,8 @@ def encode(commit: Commit, synced: int, life: str) -> bytes:
         dict(commit.chains),
         [wire(path) for path in commit.touched] if commit.touched else [],
         commit.txid,
-        follows=follows_of(commit.follows),
-        adopted=[name for name, _ in commit.adopted],
+        follows=follows_of(commit.follows) if commit.follows else {},
+        adopted=[name for name, _ in commit.adopted] if commit.adopted else [],
     )
     lines += records
     lines.append(trailer(commit.time, len(records), extras))

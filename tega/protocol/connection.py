@@ -50,6 +50,9 @@ class StateOfConnection(Enum):
     GREETED = "greeted"
     OPEN = "open"
 
+    # There is one of each. The hash of an Enum runs in Python, and this is asked for each message.
+    __hash__ = object.__hash__
+
 
 _NEW, _GREETED, _OPEN = StateOfConnection
 

@@ -54,10 +54,13 @@ def make_put(
     tega_id: str | None = None,
     max_depth: int = MAX_DEPTH,
     ephemeral: bool = False,
+    owned: bool = False,
 ) -> Put:
-    """A checked `Put` of a JSON value, which is not kept.
+    """A checked `Put` of a JSON value.
 
     :param path: as `tega.paths` gives it: of checked keys
+    :param owned: whether `tega.strictjson.loads` gave the value, and nobody will change it: dicts
+        of it are kept then. By default nothing of it is
     :param tega_id: who puts, where that is not who commits
     :param ephemeral: whether the node is to go with the session of who puts
     :raises Malformed: for a depth, value, version or tega id that the data model does not allow
@@ -68,7 +71,8 @@ def make_put(
         check_tega_id(tega_id)
     if expected is not None and expected < MUST_NOT_EXIST:
         raise Malformed(f"version {expected}: a put takes one from 0 up, or -1 for 'not there'")
-    content = node.freeze(value, max_depth - len(path))
+    room = max_depth - len(path)
+    content = node.adopt(value, room) if owned else node.freeze(value, room)
     return Put(path, content, expected, tega_id, ephemeral, dumps(value))
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import immutables
@@ -29,7 +29,14 @@ import msgspec
 
 from tega.errors import LeafInTheWay, Malformed, NotFound
 from tega.paths import MAX_DEPTH, Path, check_keys, dotted
-from tega.store.children import Children, children_of, with_child, without_child
+from tega.store.children import (
+    SMALL,
+    Children,
+    changed_children,
+    children_of,
+    with_child,
+    without_child,
+)
 from tega.strictjson import dumps
 
 #: A version that is not kept here, but taken from what is above.
@@ -145,6 +152,29 @@ def freeze(value: Any, room: int = MAX_DEPTH) -> Content:
     raise Malformed(
         f"a {kind.__name__} cannot be stored: use dict, list, str, int, float, bool or None"
     )
+
+
+def adopt(value: Any, room: int = MAX_DEPTH) -> Content:
+    """As `freeze`, of a value that `tega.strictjson.loads` gave: its dicts may go into the content.
+
+    Such a value has whole texts and finite numbers, so there is less to look at.
+
+    :raises Malformed: for a bad key, an integer too long, nesting beyond `room`
+    """
+    if type(value) is not dict:
+        return freeze(value, room)
+    if value and room < 1:
+        raise _too_deep()
+    check_keys(value)
+    children = value
+    for key, child in value.items():
+        kind = type(child)
+        if kind is str or kind is bool or (kind is int and -_SMALL < child < _SMALL):
+            continue
+        if children is value:
+            children = value.copy()
+        children[key] = adopt(child, room - 1)
+    return Node(children if len(children) <= SMALL else children_of(children))
 
 
 def _freeze_opaque(value: Any, room: int) -> Any:
@@ -296,6 +326,36 @@ def put(
             new = _nested(path[depth + 1 :], new)
             break
     return _rebuilt(above, _placed(new, current, version), version), content
+
+
+def put_together(
+    content: MaybeContent, current: int, parent: Path, given: Iterable[tuple[str, Content]],
+    version: int,
+) -> tuple[Content, list[MaybeContent]] | None:
+    """As `put`, one after the other, of several into one container, which is copied but once.
+
+    :param parent: the path of the container
+    :param given: keys in it, each with what to put there
+    :returns: None where there is no container yet
+    """
+    above = []
+    for key in parent[1:]:
+        if type(content) is not Node:
+            return None
+        current = base_of(content, version_of(content, current))
+        above.append((content.children, key, current))
+        content = content.children.get(key, ABSENT)
+    if not isinstance(content, Node):
+        return None
+    current = base_of(content, version_of(content, current))
+    children = content.children
+    placed: dict[str, Content] = {}
+    replaced = []
+    for key, new in given:
+        replaced.append(placed[key] if key in placed else children.get(key, ABSENT))
+        placed[key] = _placed(new, current, version)
+    made = Node(changed_children(children, placed, ()), version, current)
+    return _rebuilt(above, made, version), replaced
 
 
 def leaf_in_the_way(path: Path) -> LeafInTheWay:

@@ -5,10 +5,10 @@ The result is the next `State`, and the `Commit` that led there.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Final, Literal
+from typing import Final
 
 import immutables
 
@@ -58,8 +58,7 @@ def stage(
     rolled_back = None
     if isinstance(request, Transaction):
         draft.check_expected(request.operations)
-        for operation in request.operations:
-            draft.apply(operation)
+        draft.apply_all(request.operations)
     elif isinstance(request, Rollback):
         rolled_back = draft.roll_back(request.root, request.backto)
     else:
@@ -68,6 +67,20 @@ def stage(
         if name in state.following:
             raise led_elsewhere(state, name)
     return draft.commit(time, maxlen, request.txid, rolled_back)
+
+
+def _end_of_run(operations: Sequence[Operation], start: int) -> int:
+    """Where a run of operations ends of which all put something lasting into one container."""
+    first, end = operations[start], start + 1
+    parent = first.path[:-1]
+    if not parent or not isinstance(first, Put) or first.ephemeral:
+        return end
+    while end < len(operations):
+        one = operations[end]
+        if not isinstance(one, Put) or one.ephemeral or one.path[:-1] != parent:
+            break
+        end += 1
+    return end
 
 
 def led_elsewhere(state: State, name: str) -> LedElsewhere:
@@ -163,6 +176,36 @@ class Draft:
                     path=path, expected=expected, found=found,
                 )  # fmt: skip
 
+    def apply_all(self, operations: Sequence[Operation]) -> None:
+        """As `apply`, one after the other; many into one container are soon done together."""
+        start, size = 0, len(operations)
+        if size == 1:
+            self.apply(operations[0])
+            return
+        while start < size:
+            end = _end_of_run(operations, start)
+            if end - start == 1 or not self._put_together(operations[start:end]):
+                for operation in operations[start:end]:
+                    self.apply(operation)
+            start = end
+
+    def _put_together(self, operations: Sequence[Operation]) -> bool:
+        """Apply a run of puts into one container, if that is there, and nothing ephemeral."""
+        parent = operations[0].path[:-1]
+        before, current = self._open(parent[0])
+        version = self.versions[parent[0]]
+        puts = [one for one in operations if isinstance(one, Put)]
+        given = [(one.path[-1], one.content) for one in puts]
+        if mark_of(before) is not None:
+            return False
+        made = node.put_together(before, current, parent, given, version)
+        if made is None:
+            return False
+        self.contents[parent[0]], stood = made
+        for one, replaced in zip(puts, stood, strict=True):
+            self._note_put(one, one.tega_id or self.tega_id, version, replaced)
+        return True
+
     def apply(self, operation: Operation) -> None:
         """Apply one operation to the draft.
 
@@ -174,29 +217,40 @@ class Draft:
         before, current = self._open(name)
         version = self.versions[name]
         tega_id = operation.tega_id or self.tega_id
-        ope: Literal["PUT", "DELETE"]
-        text: bytes | None = None
         if isinstance(operation, Put):
-            ope, content, transient = "PUT", operation.content, operation.ephemeral
-            if transient or mark_of(before) is not None:
-                owner = tega_id if transient else None
-                after, replaced = self._put(before, current, path, content, version, owner)
+            new = operation.content
+            if operation.ephemeral or mark_of(before) is not None:
+                owner = tega_id if operation.ephemeral else None
+                after, replaced = self._put(before, current, path, new, version, owner)
             else:
-                after, replaced = node.put(before, current, path, content, version)
-            text = operation.text or encode.text(content)
+                after, replaced = node.put(before, current, path, new, version)
+            self._note_put(operation, tega_id, version, replaced)
         else:
-            ope, transient = "DELETE", False
+            transient = False
             if mark_of(before) is not None:
                 after, content, transient = self._delete(before, current, path, version, tega_id)
             else:
                 after, content = node.delete(before, current, path, version)
-            replaced = content
-            logged = content if transient else ephemeral.lasting(content)
-            text = encode.text_within(_MAX_REMOVED, logged)
+            self._note_delete(path, tega_id, content, version, transient)
         self.contents[name] = after
-        record = record_of(ope, path, tega_id, text, version)
+
+    def _note_put(self, put: Put, tega_id: str, version: int, replaced: MaybeContent) -> None:
+        path, content, transient = put.path, put.content, put.ephemeral
+        record = record_of("PUT", path, tega_id, put.text or encode.text(content), version)
         self.changes.append(
-            Change(ope, path, tega_id, content, version, record, replaced, transient)
+            Change("PUT", path, tega_id, content, version, record, replaced, transient)
+        )
+        if transient:
+            self.transient = True
+
+    def _note_delete(
+        self, path: Path, tega_id: str, content: Content, version: int, transient: bool
+    ) -> None:
+        logged = content if transient else ephemeral.lasting(content)
+        text = encode.text_within(_MAX_REMOVED, logged)
+        record = record_of("DELETE", path, tega_id, text, version)
+        self.changes.append(
+            Change("DELETE", path, tega_id, content, version, record, content, transient)
         )
         if transient:
             self.transient = True
@@ -373,7 +427,7 @@ class Draft:
         ids = before.ids
         if txid is not None:
             ids = ids.add(txid, Result(seq, immutables.Map(self.versions)))
-        leads = followed(before.following, follows.items())
+        leads = followed(before.following, follows.items()) if follows else before.following
         return State(before.life, seq, roots, ids, self.ephemerals, leads, before.hidden)
 
     def _chains(self, time: str) -> dict[str, str]:
@@ -411,6 +465,7 @@ _text = lru_cache(_REMEMBERED)(dumps)
 
 
 def record_of(ope: str, path: Path, tega_id: str, instance: bytes | None, version: int) -> bytes:
+    """A change as the log has it, in JSON; `instance` is what was put or removed."""
     return b'{"ope":"%b","path":%b,"tega_id":%b%b,"version":%d}' % (
         b"PUT" if ope == "PUT" else b"DELETE",
         _path_text(path) if len(path) <= _SHALLOW else dumps(wire(path)),

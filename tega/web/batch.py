@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from operator import methodcaller
 from typing import Any, Final, NamedTuple
 
 from tega import strictjson
@@ -92,10 +93,12 @@ def _check_changes(who: Who, body: bytes, given: list[Any], operations: list[Ope
     if who.rights is not None:
         for operation in operations:
             who.check_write(operation.path)
-    who.check_functions(body, (one.get("instance") for one in given))
+    who.check_functions(body, map(_instance, given))
 
 
 _NOTHING: Final[frozenset[str]] = frozenset()
+
+_instance = methodcaller("get", "instance")
 
 
 def _operation(one: Any, also: frozenset[str], max_depth: int) -> Operation:
@@ -106,7 +109,7 @@ def _operation(one: Any, also: frozenset[str], max_depth: int) -> Operation:
         raise Malformed("path is missing, or no text")
     if len(one) == 3 and ope == "PUT" and "instance" in one:
         # What comes most says nothing more.
-        return make_put(parse(path), one["instance"], None, None, max_depth)
+        return make_put(parse(path), one["instance"], None, None, max_depth, owned=True)
     version = one.get("version")
     if also:
         # The version that a change made elsewhere says nothing of what is expected here.
@@ -120,7 +123,7 @@ def _operation(one: Any, also: frozenset[str], max_depth: int) -> Operation:
         ephemeral = one.get("ephemeral", False)
         if type(ephemeral) is not bool:
             raise Malformed("ephemeral is true or false")
-        return make_put(parse(path), one["instance"], version, None, max_depth, ephemeral)
+        return make_put(parse(path), one["instance"], version, None, max_depth, ephemeral, True)
     if ope == "DELETE":
         _check_keys(one, _DELETE_KEYS | also)
         return make_delete(parse(path), version, None, max_depth)

@@ -29,6 +29,9 @@ _MOST_TURNS: Final = 3
 #: So many operations are judged by a thread: for more the event loop would wait 10 ms and longer.
 _LONG: Final = 2_000
 
+#: What is for the server that leads the roots in it. A tuple: a union would be made at each test.
+_FOR_A_LEADER: Final = (Transaction, Rollback)
+
 #: Is called with a request that is settled.
 Settled: TypeAlias = Callable[[Pending], None]
 
@@ -73,7 +76,7 @@ class Committer:
 
     def enter(self, request: Request, settled: Settled) -> None:
         """Judge a request, or have it judged, and call back once what was decided is durable."""
-        if isinstance(request, Transaction | Rollback):
+        if isinstance(request, _FOR_A_LEADER):
             before = self._database.state
             try:
                 answer = self.elsewhere(request)

@@ -78,7 +78,7 @@ def put(context: Context, call: Call) -> Answer:
     def read() -> Operation:
         value = strictjson.loads(call.body)
         call.who.check_functions(call.body, (value,))
-        return make_put(path, value, version, tega_id, context.database.max_depth, ephemeral)
+        return make_put(path, value, version, tega_id, context.database.max_depth, ephemeral, True)
 
     reading = context.bodies.later(call.body, read)
     if reading is None:
