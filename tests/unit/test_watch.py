@@ -330,7 +330,7 @@ def test_a_watcher_that_left_can_come_back_as_long_as_all_is_kept(db: Database) 
     for number in range(90):
         assert db.hub.resumes_from(50)
         db.commit(put("a", f"{number}" * 10_000))
-    for number in range(50):
+    for _ in range(50):
         # 4 MiB, or 100 commits: none can come back to where it was, so what is kept dwindles.
         db.commit(put("a", "x" * 50_000))
     assert not db.hub.resumes_from(50)
