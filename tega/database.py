@@ -307,11 +307,12 @@ class Database:
         self._published = state
         self.hub.publish(made)
         self.meters.commits += len(made)
-        now, observe = time.monotonic(), self.meters.commit_seconds.observe
+        now = time.monotonic()
+        self.meters.commit_seconds.observe_all(
+            [now - pending.begun for pending in batch if pending.commit is not None]
+        )
         for pending in batch:
             pending.settled = True
-            if pending.commit is not None:
-                observe(now - pending.begun)
 
     def _give_up(self, error: BaseException, batch: list[Pending]) -> None:
         """Drop what was staged, tell everybody who waits, and turn read-only where it must be."""

@@ -8,7 +8,7 @@ processor holds. So little is kept where nobody could ask for more.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
@@ -18,7 +18,7 @@ from tega.store.commit import Commit
 _MOST: Final = 4 << 20
 
 #: The same while nobody watches who could want them.
-_UNWATCHED: Final = 64 << 10
+_UNWATCHED: Final = 16 << 10
 
 #: So many are let go at once for each that comes, where far more are kept than have to be: to free
 #: all of them would stop a server for many milliseconds.
@@ -42,25 +42,21 @@ class Kept:
         """Somebody has seen all up to a sequence number, and may want to go on from there."""
         self._wanted = seq
 
-    def add(self, commits: Iterable[Commit]) -> None:
+    def add(self, commits: Sequence[Commit]) -> None:
         """Keep some more, each the next after the one before."""
         for commit in commits:
             size = 0
             for change in commit.changes:
                 size += len(change.record)
-            self._commits.append(commit)
             self._sizes.append(size)
             self._bytes += size
-            while len(self._commits) > self._most or self._bytes > _MOST:
-                self._let_go()
-            if self._bytes > _UNWATCHED:
-                self._dwindle()
-
-    def _dwindle(self) -> None:
-        """Let some go of more than has to be kept, if nobody could come back to them."""
-        for _ in range(_AT_ONCE):
+        self._commits.extend(commits)
+        while len(self._commits) > self._most or self._bytes > _MOST:
+            self._let_go()
+        for _ in range(_AT_ONCE * len(commits)):
+            # Who wants to go on from before what is kept must be told what stands there anyway.
             if self._bytes <= _UNWATCHED or self._wanted >= self._commits[0].seq - 1:
-                return
+                break
             self._let_go()
 
     def _let_go(self) -> None:

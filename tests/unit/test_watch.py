@@ -317,8 +317,8 @@ def test_what_is_kept_is_bounded_by_number_and_bytes(db: Database, size: int) ->
 def test_little_is_kept_while_nobody_watches(db: Database) -> None:
     for _ in range(50):
         db.commit(put("a", "x" * 10_000))
-    assert db.hub.keeps(50 - 6)
-    assert not db.hub.keeps(50 - 7), "64 KiB"
+    assert db.hub.keeps(50 - 1)
+    assert not db.hub.keeps(50 - 2), "16 KiB"
 
 
 def test_a_watcher_that_left_can_come_back_as_long_as_all_is_kept(db: Database) -> None:
