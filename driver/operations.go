@@ -24,6 +24,8 @@ type operation struct {
 	Ephemeral bool            `json:"ephemeral,omitempty"`
 	Internal  bool            `json:"internal,omitempty"`
 	RegexFlag bool            `json:"regex_flag,omitempty"`
+
+	Consistent bool `json:"consistent,omitempty"`
 }
 
 // Option is a condition of a change, or what a read is to give.
@@ -41,6 +43,11 @@ func AtVersion(version int64) Option { return IfVersion(version) }
 
 // Internal reads with the attributes of every node: _version, _ephemeral and so on.
 func Internal() Option { return func(op *Op) { op.Internal = true } }
+
+// Consistent reads what the leader of the root has now, rather than what has come to the server
+// that is asked. Where the leader is away, that is refused with leader_away. It is not for
+// transactions that change something.
+func Consistent() Option { return func(op *Op) { op.Consistent = true } }
 
 // Path is the dotted path of some keys, with quotes where a key needs them: Path("r", "10.0.0.0/8")
 // is r."10.0.0.0/8".

@@ -167,6 +167,7 @@ class AsyncDriver(Management[Awaitable[Managed]]):
         internal: bool = False,
         python_dict: bool = False,
         regex_flag: bool = False,
+        consistent: bool = False,
     ) -> Any:
         r"""Read a subtree, as it is committed.
 
@@ -175,10 +176,13 @@ class AsyncDriver(Management[Awaitable[Managed]]):
         :param version: an old version; negative: counted back from the newest
         :param internal: give the internal form, a dict with the attributes of every node
         :param python_dict: give the plain value: dict, list, str, int, float, bool or None
+        :param consistent: of a root that another server leads, give what that has now, rather than
+            what has come here
         :returns: as `Driver.get`
-        :raises CRUDException: 404 where there is no such node or version
+        :raises CRUDException: 404 where there is no such node or version; with `consistent` 503
+            where the leader is away
         """
-        get = operations.Get(path, version, internal, python_dict, regex_flag)
+        get = operations.Get(path, version, internal, python_dict, regex_flag, consistent)
         return get.read((await self._transact([get.operation]))["results"][0])
 
     async def delete(self, path: str, version: int | None = None) -> dict[str, Any]:

@@ -145,6 +145,7 @@ class Driver(Management[Managed]):
         internal: bool = False,
         python_dict: bool = False,
         regex_flag: bool = False,
+        consistent: bool = False,
     ) -> Any:
         r"""Read a subtree, as it is committed.
 
@@ -153,14 +154,19 @@ class Driver(Management[Managed]):
         :param version: an old version; negative: counted back from the newest
         :param internal: give the internal form, a dict with the attributes of every node
         :param python_dict: give the plain value: dict, list, str, int, float, bool or None
+        :param consistent: of a root that another server leads, give what that has now, rather than
+            what has come here
         :returns: a `Cont` or leaf that knows its path and versions; null is None. With
             `regex_flag` a dict with one item per match, ``{PATH: {"groups": [[...], ...],
             "instance": ...}}``: the groups captured on each level that has some, and the subtree
             in the form asked for; nothing matched: ``{}``
-        :raises CRUDException: 404 where there is no such node or version
+        :raises CRUDException: 404 where there is no such node or version; with `consistent` 503
+            where the leader is away
         """
         return self._run(
-            exchange.get(path, version, internal, python_dict, regex_flag, self.tega_id)
+            exchange.get(
+                path, version, internal, python_dict, regex_flag, consistent, self.tega_id
+            )
         )
 
     def delete(self, path: str, version: int | None = None) -> dict[str, Any]:

@@ -199,6 +199,7 @@ def get(
     internal: bool,
     python_dict: bool,
     regex_flag: bool,
+    consistent: bool,
     tega_id: str,
 ) -> Exchange[Any]:
     """GET the subtree at `path`, or all that match it as a pattern."""
@@ -210,6 +211,7 @@ def get(
         version=version,
         internal=internal or not python_dict,
         regex_flag=regex_flag,
+        consistent=consistent,
         tega_id=tega_id,
     )
     return values.formed(_read(response, CRUDException), path, plainly, regex_flag)

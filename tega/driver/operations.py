@@ -51,7 +51,13 @@ class Get:
     """
 
     def __init__(
-        self, path: str, version: int | None, internal: bool, python_dict: bool, regex_flag: bool
+        self,
+        path: str,
+        version: int | None,
+        internal: bool,
+        python_dict: bool,
+        regex_flag: bool,
+        consistent: bool = False,
     ) -> None:
         if not regex_flag:
             values.parsed(path)
@@ -69,6 +75,8 @@ class Get:
             self.operation["internal"] = True
         if regex_flag:
             self.operation["regex_flag"] = True
+        if consistent:
+            self.operation["consistent"] = True
 
     def read(self, result: Mapping[str, Any]) -> Any:
         """What was got, in the form that was asked for.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from operator import methodcaller
 from typing import Any, Final, NamedTuple
 
@@ -17,7 +17,7 @@ from tega.web import sight
 
 _PUT_KEYS: Final = frozenset(("ope", "path", "instance", "version", "ephemeral", "tega_id"))
 _DELETE_KEYS: Final = frozenset(("ope", "path", "version", "instance", "tega_id"))
-_GET_KEYS: Final = frozenset(("ope", "path", "version", "internal", "regex_flag"))
+_GET_KEYS: Final = frozenset(("ope", "path", "version", "internal", "regex_flag", "consistent"))
 #: What a change that somebody was notified of carries beside, and may hand on.
 _NOTED: Final = frozenset(("seq",))
 
@@ -26,12 +26,14 @@ class Read(NamedTuple):
     """A GET in a batch.
 
     :ivar pattern: the compiled regex path, where it is one
+    :ivar consistent: whether it wants what the leaders of followed roots have now
     """
 
     path: Path
     version: int | None
     internal: bool
     pattern: tuple[Any, ...] | None
+    consistent: bool = False
 
 
 def read(
@@ -65,6 +67,11 @@ def read(
         except Malformed as error:
             error.message = f"operation {number}: {error.message}"
             raise
+    if operations and any(one.consistent for one in reads):
+        raise Malformed(
+            "consistent: a TX that changes something reads what stands here before it; read in a "
+            "TX of its own"
+        )
     _check_changes(who, body, given["ops"], operations)
     return Transaction(tuple(operations), tega_id, txid), reads
 
@@ -144,13 +151,24 @@ def _read(one: dict[str, Any]) -> Read:
     if version is not None and type(version) is not int:
         raise Malformed(f"version {str(version)[:32]!r} is not an integer")
     internal, regex = one.get("internal", False), one.get("regex_flag", False)
-    if type(internal) is not bool or type(regex) is not bool:
-        raise Malformed("internal and regex_flag are true or false")
+    consistent = one.get("consistent", False)
+    if not (type(internal) is type(regex) is type(consistent) is bool):
+        raise Malformed("internal, regex_flag and consistent are true or false")
     if not regex:
-        return Read(parse(path), version, internal, None)
+        return Read(parse(path), version, internal, None, consistent)
     if version is not None:
         raise Malformed("version: a regex path spans roots, which each count their own")
-    return Read((), None, internal, match.compile_pattern(path))
+    return Read((), None, internal, match.compile_pattern(path), consistent)
+
+
+def to_ask_for(reads: Iterable[Read], followed: Collection[str], who: Who) -> list[str]:
+    """The followed roots whose leaders have to be asked how far they are, in order."""
+    wanted = [one for one in reads if one.consistent]
+    if any(one.pattern is not None for one in wanted):
+        names = set(followed)
+    else:
+        names = {one.path[0] for one in wanted}.intersection(followed)
+    return sorted(name for name in names if who.sees((name,)))
 
 
 def text(seq: int, versions: Collection[tuple[str, int]]) -> bytes:

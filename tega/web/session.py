@@ -294,10 +294,39 @@ class ServerSession(Answering):
         given = (message.body, self.tega_id, self.database.max_depth, self.who)
         if len(message.body) <= SHORT:
             # Straight on: most of all that comes is this.
-            self._do(message, *batch.read(*given))
+            self._bring(message, *batch.read(*given))
         else:
             read = partial(batch.read, *given)
-            self._read(message, message.body, read, lambda found: self._do(message, *found))
+            self._read(message, message.body, read, lambda found: self._bring(message, *found))
+
+    def _bring(
+        self, message: Request, request: commits.Transaction, reads: list[batch.Read]
+    ) -> None:
+        """Do a TX once what it reads consistently is here as its leaders have it now."""
+        names = None
+        if reads:
+            names = batch.to_ask_for(reads, self.database.state.following, self.who)
+        if names:
+            self._ask_leaders(message, names, lambda: self._do(message, request, reads))
+        else:
+            self._do(message, request, reads)
+
+    def _ask_leaders(self, message: Request, names: list[str], then: Callable[[], None]) -> None:
+        """Go on once some followed roots are here as their leaders have them now."""
+
+        def there(answer: Later) -> None:
+            if self.over:
+                return
+            try:
+                answer.result()
+                if names[1:]:
+                    self._ask_leaders(message, names[1:], then)
+                else:
+                    then()
+            except Exception as error:
+                self._fail(message, error, message.text())
+
+        self._context.peers.barrier(names[0]).then(there)
 
     def _do(
         self, message: Request, request: commits.Transaction, reads: list[batch.Read]

@@ -107,11 +107,15 @@ class End:
             return None
         return await client.delete(path, version)
 
-    async def do_get(self, client: AsyncDriver, path: str, version: int | None = None) -> Any:
-        return await client.get(path, version, python_dict=True)
+    async def do_get(
+        self, client: AsyncDriver, path: str, version: int | None = None, consistent: bool = False
+    ) -> Any:
+        return await client.get(path, version, python_dict=True, consistent=consistent)
 
-    async def do_match(self, client: AsyncDriver, path: str) -> Any:
-        return await client.get(path, python_dict=True, regex_flag=True)
+    async def do_match(self, client: AsyncDriver, path: str, consistent: bool = False) -> Any:
+        return await client.get(
+            path, python_dict=True, regex_flag=True, consistent=consistent
+        )
 
     async def do_tx(self, client: AsyncDriver, txid: str, ops: list[dict[str, Any]]) -> Any:
         # This driver chooses the ids of its transactions by itself.

@@ -161,7 +161,7 @@ def test_a_limit_is_what_the_document_says(limit: str, value: int, said: str) ->
 
 MEMBERS: dict[str, Any] = {
     "path": "inventory.ne1", "instance": {"name": "sw1"}, "version": 3, "ephemeral": True,
-    "internal": True, "regex_flag": True, "tega_id": "cli-9",
+    "internal": True, "regex_flag": True, "consistent": True, "tega_id": "cli-9",
 }  # fmt: skip
 CELLS = [
     (row[0].strip("`"), ope, said)
@@ -202,7 +202,7 @@ def shown(asked: tuple[Any, Any]) -> list[Any]:
     operations, reads = asked
     return [
         (type(one), one.path, one.expected, getattr(one, "ephemeral", None)) for one in operations
-    ] + [(one.path, one.version, one.internal, one.pattern is None) for one in reads]
+    ] + [(*one[:3], one.pattern is None, one.consistent) for one in reads]
 
 
 def test_the_table_of_members_is_whole() -> None:

@@ -86,6 +86,7 @@ async def test_get_gives_documents_plain_values_and_matches() -> None:
         {"instance": 3, "version": 4},
         {"instance": {"r.b.c": {"groups": [["c"]], "instance": leaf}}},
         {"instance": {}},
+        {"instance": 3, "version": 4},
     ]
 
     def script(peer: Peer, message: Message) -> bool:
@@ -103,12 +104,14 @@ async def test_get_gives_documents_plain_values_and_matches() -> None:
         assert found["r.b.c"]["groups"] == [["c"]]
         assert found["r.b.c"]["instance"].qname_() == ["r", "b", "c"]
         assert await driver.get("r", regex_flag=True) == {}
+        assert await driver.get("r.b.c", python_dict=True, consistent=True) == 3
         assert [ops[0] for ops in server.transactions()] == [
             {"ope": "GET", "path": "r.b.c", "version": -1, "internal": True},
             {"ope": "GET", "path": "r.b.c", "internal": True},
             {"ope": "GET", "path": "r.b.c"},
             {"ope": "GET", "path": r"r\.b\.(c)", "internal": True, "regex_flag": True},
             {"ope": "GET", "path": "r", "internal": True, "regex_flag": True},
+            {"ope": "GET", "path": "r.b.c", "consistent": True},
         ]
 
 

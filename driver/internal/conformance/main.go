@@ -43,6 +43,8 @@ type order struct {
 	Function  string          `json:"function"`
 	Args      []any           `json:"args"`
 	Kwargs    map[string]any  `json:"kwargs"`
+
+	Consistent bool `json:"consistent"`
 }
 
 // stream gives changes or messages.
@@ -146,7 +148,7 @@ func (e *end) do(ctx context.Context, given order) (any, error) {
 		_, err := client.Get(ctx, given.Path, &value, options(given)...)
 		return value, err
 	case "match":
-		return client.GetRegex(ctx, given.Path)
+		return client.GetRegex(ctx, given.Path, options(given)...)
 	case "tx":
 		return transact(ctx, client, given)
 	case "begin":
@@ -183,10 +185,14 @@ func (e *end) do(ctx context.Context, given order) (any, error) {
 }
 
 func options(given order) []tega.Option {
-	if given.Version == nil {
-		return nil
+	var made []tega.Option
+	if given.Version != nil {
+		made = append(made, tega.IfVersion(*given.Version))
 	}
-	return []tega.Option{tega.IfVersion(*given.Version)}
+	if given.Consistent {
+		made = append(made, tega.Consistent())
+	}
+	return made
 }
 
 func operation(given order) (tega.Op, error) {
