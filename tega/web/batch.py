@@ -68,9 +68,10 @@ def read(
             error.message = f"operation {number}: {error.message}"
             raise
     if operations and any(one.consistent for one in reads):
+        number = next(i for i, one in enumerate(given["ops"]) if one.get("consistent") is True)
         raise Malformed(
-            "consistent: a TX that changes something reads what stands here before it; read in a "
-            "TX of its own"
+            f"operation {number}: consistent: a TX that changes something reads what stands here "
+            "before it; read in a TX of its own"
         )
     _check_changes(who, body, given["ops"], operations)
     return Transaction(tuple(operations), tega_id, txid), reads

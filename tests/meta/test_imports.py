@@ -17,7 +17,7 @@ FLOORS = [
         "store", "leaf", "tree", "util", "rpc", "subscriber", "topics", "notices", "protocol",
         "metrics", "access",
     },
-    {"log", "runs", "watch", "watcher"},
+    {"kept", "log", "runs", "watch", "watcher"},
     {"database", "pending"},
     {"callbacks", "tx", "embedded", "idb", "driver", "tls"},
     {"options", "settings", "logformat", "plugins", "web", "server", "listener", "peering"},

@@ -137,8 +137,9 @@ WRONG: list[tuple[Any, str]] = [
     ({"ope": "GET", "path": ""}, "malformed path"),
     ({"ope": "GET", "path": "a", "instance": 1}, "unknown key 'instance'"),
     ({"ope": "GET", "path": "a", "version": "0"}, "version '0' is not an integer"),
-    ({"ope": "GET", "path": "a", "internal": 1}, "internal and regex_flag are true or false"),
-    ({"ope": "GET", "path": "a", "regex_flag": "True"}, "internal and regex_flag are"),
+    ({"ope": "GET", "path": "a", "internal": 1}, "internal, regex_flag and consistent are true or"),
+    ({"ope": "GET", "path": "a", "regex_flag": "True"}, "regex_flag and consistent are true"),
+    ({"ope": "GET", "path": "a", "consistent": 0}, "internal, regex_flag and consistent are"),
     ({"ope": "GET", "path": "(", "regex_flag": True}, r"malformed pattern '\('"),
     ({"ope": "GET", "path": "", "regex_flag": True}, "empty pattern"),
     ({"ope": "GET", "path": "(?=a)", "regex_flag": True}, "RE2"),
@@ -151,6 +152,31 @@ def test_a_refusal_names_the_operation_and_what_is_wrong(wrong: Any, said: str) 
     with pytest.raises(Malformed, match=rf"^operation 1: .*{said}") as caught:
         read([GOOD, wrong, GOOD])
     assert str(caught.value) == caught.value.body()["error"]["message"]
+
+
+def test_what_changes_something_reads_what_is_here() -> None:
+    consistent = {"ope": "GET", "path": "a", "consistent": True}
+    delete = {"ope": "DELETE", "path": "a"}
+    for ops in ([GOOD, consistent], [consistent, GOOD], [delete, consistent]):
+        number = ops.index(consistent)
+        with pytest.raises(Malformed, match=rf"^operation {number}: consistent: .* TX of its own"):
+            read(ops)
+    assert read([GOOD, consistent | {"consistent": False}])
+    _, (asked,) = read([consistent])
+    assert asked.consistent
+
+
+def test_who_has_to_be_asked_for_what_is_read() -> None:
+    def asked(*ops: Any, followed: tuple[str, ...] = ("b", "c")) -> list[str]:
+        return batch.to_ask_for(read(list(ops))[1], followed, UNLIMITED)
+
+    plain, here, there = [{"ope": "GET", "path": path} for path in ("b", "a.x", "c.x")]
+    now = {"consistent": True}
+    assert asked(plain) == []
+    assert asked(plain, here | now, there | now, there | now) == ["c"]
+    assert asked(plain | now, there | now) == ["b", "c"]
+    assert asked({"ope": "GET", "path": ".*", "regex_flag": True} | now) == ["b", "c"]
+    assert asked(plain | now, followed=()) == []
 
 
 @pytest.mark.parametrize(
@@ -185,7 +211,8 @@ json_values = st.recursive(
 )  # fmt: skip
 operations = st.dictionaries(
     st.sampled_from([
-        "ope", "path", "instance", "version", "ephemeral", "internal", "regex_flag", "tega_id",
+        "ope", "path", "instance", "version", "ephemeral", "internal", "regex_flag", "consistent",
+        "tega_id",
     ]) | st.text(max_size=3),
     json_values,
 )  # fmt: skip
