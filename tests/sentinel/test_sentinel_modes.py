@@ -360,7 +360,7 @@ def test_health_and_metrics(one_mirror: Mirror) -> None:
 
 def test_progress_of_a_long_pass_is_shown(mirror_of_sqlite: Mirror) -> None:
     mirror = mirror_of_sqlite
-    for start in range(0, 20_000, 100):
+    for start in range(0, 40_000, 100):
         mirror.etcd.change({
             f"{PREFIX}lab/{number}": thing(f"t{number}", number)
             for number in range(start, start + 100)
@@ -378,7 +378,7 @@ def test_progress_of_a_long_pass_is_shown(mirror_of_sqlite: Mirror) -> None:
     os.close(reader)
     assert process.wait(PATIENCE) == 0
     percents = [int(one) for one in re.findall(rb"(\d+) ?%", shown)]
-    assert b"20000" in shown
+    assert b"40000" in shown
     assert percents == sorted(percents)
     assert len(set(percents)) >= 3, shown
     mirror.verify()
