@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import immutables
@@ -146,7 +146,7 @@ class Database:
         return self._published.find(path, version)
 
     def candidate(
-        self, operations: Iterable[Operation], tega_id: str = ""
+        self, operations: Sequence[Operation], tega_id: str = ""
     ) -> list[tuple[str, int, MaybeContent]]:
         """The roots that these operations touch, as they would be: name, version, content.
 

@@ -30,7 +30,6 @@ import msgspec
 from tega.errors import LeafInTheWay, Malformed, NotFound
 from tega.paths import MAX_DEPTH, Path, check_keys, dotted
 from tega.store.children import (
-    SMALL,
     Children,
     changed_children,
     children_of,
@@ -174,7 +173,7 @@ def adopt(value: Any, room: int = MAX_DEPTH) -> Content:
         if children is value:
             children = value.copy()
         children[key] = adopt(child, room - 1)
-    return Node(children if len(children) <= SMALL else children_of(children))
+    return Node(children_of(children))
 
 
 def _freeze_opaque(value: Any, room: int) -> Any:

@@ -96,7 +96,7 @@ def led_elsewhere(state: State, name: str) -> LedElsewhere:
 
 def candidate(
     state: State,
-    operations: Iterable[Operation],
+    operations: Sequence[Operation],
     tega_id: str = "",
     live: Container[str] | None = None,
 ) -> list[tuple[str, int, MaybeContent]]:
@@ -107,8 +107,7 @@ def candidate(
     :raises TegaError: where an operation could not be applied
     """
     draft = Draft(state, tega_id, live)
-    for operation in operations:
-        draft.apply(operation)
+    draft.apply_all(operations)
     return [(name, draft.versions[name], draft.contents[name]) for name in sorted(draft.contents)]
 
 

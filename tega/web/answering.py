@@ -114,8 +114,7 @@ class Answering(Feed):
     def _answer(self, message: Request, body: bytes) -> None:
         self._connection.answered(message.seq_no)
         self.outbox.send(frame(_head(message) + body))
-        if self._room is not None:
-            self._make_room()
+        self._make_room()
 
     def _answer_pieces(self, message: Request, pieces: Pieces) -> None:
         def whole() -> Pieces:

@@ -131,7 +131,9 @@ def _operation(one: Any, also: frozenset[str], max_depth: int) -> Operation:
         ephemeral = one.get("ephemeral", False)
         if type(ephemeral) is not bool:
             raise Malformed("ephemeral is true or false")
-        return make_put(parse(path), one["instance"], version, None, max_depth, ephemeral, True)
+        return make_put(
+            parse(path), one["instance"], version, None, max_depth, ephemeral, owned=True
+        )
     if ope == "DELETE":
         _check_keys(one, _DELETE_KEYS | also)
         return make_delete(parse(path), version, None, max_depth)
@@ -162,14 +164,13 @@ def _read(one: dict[str, Any]) -> Read:
     return Read((), None, internal, match.compile_pattern(path), consistent)
 
 
-def to_ask_for(reads: Iterable[Read], followed: Collection[str], who: Who) -> list[str]:
+def to_ask_for(state: State, reads: Iterable[Read], who: Who) -> list[str]:
     """The followed roots whose leaders have to be asked how far they are, in order."""
     wanted = [one for one in reads if one.consistent]
-    if any(one.pattern is not None for one in wanted):
-        names = set(followed)
-    else:
-        names = {one.path[0] for one in wanted}.intersection(followed)
-    return sorted(name for name in names if who.sees((name,)))
+    if not wanted:
+        return []
+    every = any(one.pattern is not None for one in wanted)
+    return sight.followed(state, who, None if every else {one.path[0] for one in wanted})
 
 
 def text(seq: int, versions: Collection[tuple[str, int]]) -> bytes:

@@ -34,13 +34,9 @@ async def _get_consistent(
     context: Context, call: Call, version: int | None, internal: bool
 ) -> Answer:
     """The same, with what the leaders have now."""
-    following = context.database.state.following
-    names: Iterable[str] = following
-    if not call.flag("regex_flag"):
-        names = from_url(call.path)[:1] or following
-    for name in sorted(names):
-        if call.who.sees((name,)):
-            await context.peers.barrier(name)
+    names = None if call.flag("regex_flag") else from_url(call.path)[:1] or None
+    for name in sight.followed(context.database.state, call.who, names):
+        await context.peers.barrier(name)
     return _get(context, call, version, internal)
 
 
@@ -78,7 +74,9 @@ def put(context: Context, call: Call) -> Answer:
     def read() -> Operation:
         value = strictjson.loads(call.body)
         call.who.check_functions(call.body, (value,))
-        return make_put(path, value, version, tega_id, context.database.max_depth, ephemeral, True)
+        return make_put(
+            path, value, version, tega_id, context.database.max_depth, ephemeral, owned=True
+        )
 
     reading = context.bodies.later(call.body, read)
     if reading is None:

@@ -303,9 +303,7 @@ class ServerSession(Answering):
         self, message: Request, request: commits.Transaction, reads: list[batch.Read]
     ) -> None:
         """Do a TX once what it reads consistently is here as its leaders have it now."""
-        names = None
-        if reads:
-            names = batch.to_ask_for(reads, self.database.state.following, self.who)
+        names = batch.to_ask_for(self.database.state, reads, self.who) if reads else None
         if names:
             self._ask_leaders(message, names, lambda: self._do(message, request, reads))
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from tega import strictjson
@@ -93,6 +93,12 @@ def known(state: State, who: Who, names: Iterable[str]) -> Work[list[str]]:
         if (yield from knows(state, who, name)):
             found.append(name)
     return found
+
+
+def followed(state: State, who: Who, names: Collection[str] | None) -> list[str]:
+    """The roots that other servers lead, of some or (None) of all, as far as somebody sees them."""
+    found = [name for name in state.following if names is None or name in names]
+    return sorted(name for name in found if who.sees((name,)))
 
 
 def roots(state: State, who: Who) -> Work[list[Root]]:

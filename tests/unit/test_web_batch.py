@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import immutables
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from tega.database import Database
 from tega.errors import Malformed
 from tega.log.memory import MemoryLog
 from tega.store.commit import Delete, Operation, Put, Transaction, make_put
+from tega.store.history import Lead, State
 from tega.store.node import thaw
 from tega.web import batch
 from tega.web.batch import Read
@@ -168,7 +170,8 @@ def test_what_changes_something_reads_what_is_here() -> None:
 
 def test_who_has_to_be_asked_for_what_is_read() -> None:
     def asked(*ops: Any, followed: tuple[str, ...] = ("b", "c")) -> list[str]:
-        return batch.to_ask_for(read(list(ops))[1], followed, UNLIMITED)
+        state = State("life", following=immutables.Map({name: Lead() for name in followed}))
+        return batch.to_ask_for(state, read(list(ops))[1], UNLIMITED)
 
     plain, here, there = [{"ope": "GET", "path": path} for path in ("b", "a.x", "c.x")]
     now = {"consistent": True}
